@@ -1,0 +1,244 @@
+//! Engines: what to run for a dump, what a whole dump looks like, and how a dump comes back. Flows in: a database's
+//! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
+//! line in [`REGISTRY`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::report::Report;
+use crate::secret::Secret;
+use crate::world::World;
+
+/// Every engine that is built in.
+pub const REGISTRY: &[EngineKind] = &[];
+
+/// What a command passes to everything that does work. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cx {
+    /// Clock, randomness, environment, signals.
+    pub world: World,
+    /// Where messages and progress go.
+    pub report: Report,
+    /// Where the engine may leave a temporary file, mode 0600, when there is no other way.
+    pub data_dir: PathBuf,
+    /// When the work must be done, on the monotonic clock.
+    pub deadline: Option<Duration>,
+}
+
+/// A kind of engine, without a database yet.
+#[derive(Clone, Copy)]
+pub struct EngineKind {
+    /// Its name in the configuration and in manifests.
+    pub name: &'static str,
+    /// The ending of its dumps' object names.
+    pub ending: &'static str,
+    /// The schemes of a URL that means it.
+    pub schemes: &'static [&'static str],
+    /// A fresh inspector of its dumps.
+    pub inspector: fn() -> Box<dyn Inspector>,
+    /// Takes a database's settings, checks them, and contacts nothing.
+    pub open: fn(Settings) -> Result<Box<dyn Engine>>,
+}
+
+impl fmt::Debug for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The engine of that name, if it is built in.
+pub fn kind(name: &str) -> Option<&'static EngineKind> {
+    REGISTRY.iter().find(|kind| kind.name == name)
+}
+
+/// How one database is reached, secrets fetched.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name in the configuration.
+    pub database: String,
+    /// `[databases.NAME] url`, which may hold a password.
+    pub url: Secret,
+    /// `[databases.NAME] password`; it wins over the one in the URL.
+    pub password: Option<Secret>,
+    /// Where the engine's tools are, if not on the path.
+    pub tools_dir: Option<PathBuf>,
+    /// More arguments for the dump tool.
+    pub dump_args: Vec<String>,
+    /// More arguments for the restore tool.
+    pub restore_args: Vec<String>,
+}
+
+/// What is counted in a dump, in its own order of names: rows by table for SQL engines. `None` stands for a table
+/// whose rows can't be counted in the stream.
+pub type Counts = BTreeMap<String, Option<u64>>;
+
+/// What the inspector has found in a whole dump.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// What marks the end of this engine's dumps, as it was seen.
+    pub end_mark: String,
+    /// Version of the tool that wrote it, where the dump says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tool_version: Option<String>,
+    /// Version of the server it was taken from, where the dump says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub server_version: Option<String>,
+    /// Tables and rows.
+    #[serde(default)]
+    pub counts: Counts,
+}
+
+/// Reads a dump as it passes, down to its end mark. Never buffers the dump.
+pub trait Inspector: Send {
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when they can't stand there in a dump of this engine.
+    fn feed(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// The end of the stream.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the dump is empty or is not whole.
+    fn finish(&mut self) -> Result<Findings>;
+}
+
+/// What a look at tool and server found before anything runs.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Probe {
+    /// The dump tool's version.
+    pub tool_version: Option<String>,
+    /// The server's version.
+    pub server_version: Option<String>,
+    /// What the operator should know but need not mend.
+    pub warnings: Vec<String>,
+}
+
+/// Where a dump is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// In the place of the live database.
+    InPlace,
+    /// Beside it, under a name (for SQLite: a path) that must be free.
+    Into(String),
+    /// Into a scratch database that is counted and dropped.
+    Drill,
+}
+
+/// What to restore and where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where it goes.
+    pub destination: Destination,
+    /// Counts that the loaded data must have; empty when there are none to compare.
+    pub expected: Counts,
+    /// The engine's server version at dump time, for messages.
+    pub server_version: Option<String>,
+}
+
+/// What stands now.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Restored {
+    /// What was counted in the loaded data before it took its place.
+    pub counts: Counts,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// One database of one engine.
+pub trait Engine: Send + Sync {
+    /// Names the database for messages; never a secret.
+    fn describe(&self) -> String;
+
+    /// Looks whether the tools are there and fit the server, and whether the database answers.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] with the mend.
+    fn probe(&self, cx: &Cx) -> Result<Probe>;
+
+    /// Starts a dump. Every failure of the tool is an error of the reader, at its end at the latest. The caller sends
+    /// it through the kind's inspector.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when it can't be started.
+    fn dump(&self, cx: &Cx) -> Result<Box<dyn Read + Send>>;
+
+    /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
+    fn plan(&self, destination: &Destination) -> Vec<String>;
+
+    /// Loads `dump` beside the live database, compares it with `expected`, and only after the stream has ended well
+    /// puts it where it belongs. On any error the live database is as it was and the scratch is gone.
+    ///
+    /// # Errors
+    /// The stream's own error, or [`Kind::Tool`].
+    fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored>;
+}
+
+/// Passes a dump through and shows it to an inspector. At the end of the stream the inspector has its say: an
+/// incomplete dump is a read error that stays.
+pub struct Inspected<R> {
+    inner: R,
+    inspector: Box<dyn Inspector>,
+    end: Option<Result<()>>,
+    findings: FindingsCell,
+}
+
+/// Where the findings of an [`Inspected`] stream appear once it has ended well.
+#[derive(Clone, Debug, Default)]
+pub struct FindingsCell(Arc<Mutex<Option<Findings>>>);
+
+impl FindingsCell {
+    /// The findings, once the stream has ended well.
+    pub fn take(&self) -> Option<Findings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<R: Read> Inspected<R> {
+    /// Shows what `inner` gives to `inspector`.
+    pub fn new(inner: R, inspector: Box<dyn Inspector>) -> Self {
+        Self { inner, inspector, end: None, findings: FindingsCell::default() }
+    }
+
+    /// Where the findings will be.
+    pub fn findings(&self) -> FindingsCell {
+        self.findings.clone()
+    }
+}
+
+impl<R> fmt::Debug for Inspected<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspected").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl<R: Read> Read for Inspected<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(end) = &self.end {
+            return end.clone().map(|()| 0).map_err(Error::into_io);
+        }
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let end = match self.inner.read(buffer) {
+            Ok(0) => self.inspector.finish().map(|found| {
+                *self.findings.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            }),
+            Ok(count) => match self.inspector.feed(buffer.get(..count).unwrap_or_default()) {
+                Ok(()) => return Ok(count),
+                Err(error) => Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => Err(Error::from_io(error, Kind::Tool, "can't read the dump")),
+        };
+        self.end = Some(end.clone());
+        end.map(|()| 0).map_err(Error::into_io)
+    }
+}

@@ -1,0 +1,251 @@
+//! The only writer of stdout and stderr. Flows in: messages, reports, progress. Flows out: text for people, or one JSON
+//! document. Touches the two streams and asks whether they are terminals.
+//!
+//! Rules for output:
+//! - stdout carries only what was asked for: a list, a report, a restored stream. With `--json` it is one document.
+//! - Everything else goes to stderr: steps, warnings, errors, progress. `-q` leaves warnings and errors; `-v` adds
+//!   every command that is run, secrets left out.
+//! - Progress is drawn only on a terminal (or with `--progress always`), and only for what lasts over a second.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::{Error, Kind, Result};
+
+/// When to do something that depends on the terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum When {
+    /// When stderr is a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Warnings and errors.
+    Quiet,
+    /// Steps and results too.
+    #[default]
+    Normal,
+    /// Every command too.
+    Verbose,
+}
+
+/// What the command line says about output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// How much.
+    pub level: Level,
+    /// One JSON document on stdout.
+    pub json: bool,
+    /// Progress bars.
+    pub progress: When,
+    /// Colour.
+    pub color: When,
+}
+
+/// Two streams that a test can read back.
+type Captured = Arc<Mutex<(Vec<u8>, Vec<u8>)>>;
+
+/// Where output goes. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Report {
+    style: Style,
+    captured: Option<Captured>,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("style", &self.style).finish_non_exhaustive()
+    }
+}
+
+impl Report {
+    /// To the process's own streams.
+    pub fn new(style: Style) -> Self {
+        Self { style, captured: None }
+    }
+
+    /// Into memory; [`Report::captured`] gives it back.
+    pub fn capturing(style: Style) -> Self {
+        Self { style, captured: Some(Captured::default()) }
+    }
+
+    /// What a capturing report has got: stdout and stderr.
+    pub fn captured(&self) -> (String, String) {
+        let Some(both) = &self.captured else { return Default::default() };
+        let both = both.lock().unwrap_or_else(PoisonError::into_inner);
+        (String::from_utf8_lossy(&both.0).into_owned(), String::from_utf8_lossy(&both.1).into_owned())
+    }
+
+    /// Whether one JSON document is wanted.
+    pub fn is_json(&self) -> bool {
+        self.style.json
+    }
+
+    /// The same report without steps and progress, for jobs that run side by side.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    fn write_err(&self, text: &str) {
+        match &self.captured {
+            Some(both) => both.lock().unwrap_or_else(PoisonError::into_inner).1.extend_from_slice(text.as_bytes()),
+            // If stderr is gone there is nobody to tell.
+            None => drop(io::stderr().lock().write_all(text.as_bytes())),
+        }
+    }
+
+    /// Writes bytes to stdout.
+    ///
+    /// # Errors
+    /// [`Kind::Other`] when stdout can't be written; a reader that has gone away is success.
+    pub fn stdout_bytes(&self, bytes: &[u8]) -> Result<()> {
+        let outcome = match &self.captured {
+            Some(both) => {
+                both.lock().unwrap_or_else(PoisonError::into_inner).0.extend_from_slice(bytes);
+                Ok(())
+            }
+            None => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
+            }
+        };
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| Error::from_io(error, Kind::Other, "can't write to stdout")),
+        }
+    }
+
+    /// Writes what was asked for, as text, with a newline; nothing under `--json`.
+    ///
+    /// # Errors
+    /// As [`Report::stdout_bytes`].
+    pub fn out(&self, text: &str) -> Result<()> {
+        if self.style.json || text.is_empty() {
+            return Ok(());
+        }
+        self.stdout_bytes(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+    }
+
+    /// Writes the one JSON document, if it is wanted.
+    ///
+    /// # Errors
+    /// As [`Report::stdout_bytes`].
+    pub fn json(&self, document: &impl Serialize) -> Result<()> {
+        if !self.style.json {
+            return Ok(());
+        }
+        let mut text = serde_json::to_string_pretty(document)
+            .map_err(|error| Error::other(format!("can't write the JSON document: {error}")))?;
+        text.push('\n');
+        self.stdout_bytes(text.as_bytes())
+    }
+
+    fn painted(&self, text: &str, code: &str) -> String {
+        let on = match self.style.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => self.captured.is_none() && io::stderr().is_terminal(),
+        };
+        if on { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// A result or a step that a person wants to see.
+    pub fn note(&self, text: &str) {
+        if self.style.level >= Level::Normal {
+            self.write_err(&format!("{text}\n"));
+        }
+    }
+
+    /// What only `-v` shows.
+    pub fn detail(&self, text: &str) {
+        if self.style.level >= Level::Verbose {
+            self.write_err(&format!("{text}\n"));
+        }
+    }
+
+    /// Something that is not right but stops nothing.
+    pub fn warn(&self, text: &str) {
+        self.write_err(&format!("{}: {text}\n", self.painted("warning", "33")));
+    }
+
+    /// A failure, with the tool's last words and the mend.
+    pub fn error(&self, error: &Error) {
+        let mut text = format!("{}: {}\n", self.painted("error", "31"), error.message);
+        for line in &error.tail {
+            text.push_str(&format!("  | {line}\n"));
+        }
+        if let Some(hint) = &error.hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        self.write_err(&text);
+    }
+
+    /// Whether progress is drawn.
+    fn draws(&self) -> bool {
+        let wanted = match self.style.progress {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => io::stderr().is_terminal(),
+        };
+        wanted && self.captured.is_none() && self.style.level > Level::Quiet
+    }
+
+    /// A bar for `total` bytes (unknown: `None`), shown after a second, gone when dropped.
+    pub fn progress(&self, label: &str, total: Option<u64>) -> Progress {
+        if !self.draws() {
+            return Progress(None);
+        }
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+        let template = match total {
+            Some(_) => "{prefix}: {bytes} of {total_bytes} ({percent} %), {bytes_per_sec}, {elapsed}, {eta} to go",
+            None => "{prefix}: {bytes}, {bytes_per_sec}, {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(label.to_owned());
+        Progress(Some(bar))
+    }
+}
+
+/// A progress bar, or nothing.
+#[derive(Clone, Debug)]
+pub struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// How long work lasts before a bar appears.
+    const AFTER: Duration = Duration::from_secs(1);
+
+    /// `count` more bytes have passed.
+    pub fn add(&self, count: u64) {
+        if let Some(bar) = &self.0 {
+            if bar.elapsed() < Self::AFTER {
+                // Counted, but not drawn yet.
+                bar.set_draw_target(ProgressDrawTarget::hidden());
+            } else if bar.is_hidden() {
+                bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+            }
+            bar.inc(count);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

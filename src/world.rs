@@ -1,0 +1,196 @@
+//! The only home of the clock, of randomness and of the environment: they flow in here, once, and go from here to
+//! whatever decides as arguments. Touches the system's clock and random source; nothing else does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+
+/// Where time comes from.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The wall clock.
+    fn now(&self) -> DateTime<Utc>;
+    /// Time that never goes backwards, from an arbitrary start.
+    fn monotonic(&self) -> Duration;
+    /// Waits.
+    fn sleep(&self, time: Duration);
+}
+
+/// Where randomness comes from.
+pub trait Random: Send + Sync + fmt::Debug {
+    /// Fills `bytes` from a source fit for keys.
+    ///
+    /// # Errors
+    /// When the system has no such source.
+    fn fill(&self, bytes: &mut [u8]) -> Result<()>;
+}
+
+/// The system's clock.
+#[derive(Debug)]
+pub struct SystemClock(Instant);
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// The system's random source.
+#[derive(Debug)]
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn fill(&self, bytes: &mut [u8]) -> Result<()> {
+        getrandom::fill(bytes).map_err(|error| Error::other(format!("can't get random bytes from the system: {error}")))
+    }
+}
+
+/// Set by a signal, looked at by every loop that can last.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicUsize>);
+
+impl Cancel {
+    /// From now on SIGINT and SIGTERM set it. A second signal changes nothing: `timeout` and systemd may send two.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub fn listen(&self) -> std::io::Result<()> {
+        for signal in [2i32, 15] {
+            let number = usize::try_from(signal).unwrap_or_default();
+            signal_hook::flag::register_usize(signal, Arc::clone(&self.0), number)?;
+        }
+        Ok(())
+    }
+
+    /// Asks everything to stop, as `signal` would.
+    pub fn stop(&self, signal: i32) {
+        self.0.store(usize::try_from(signal).unwrap_or(15), Ordering::SeqCst);
+    }
+
+    /// Fails once a signal has come.
+    ///
+    /// # Errors
+    /// [`Kind::Stopped`] with the signal's number.
+    pub fn check(&self) -> Result<()> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            number => {
+                let number = i32::try_from(number).unwrap_or(15);
+                let name = match number {
+                    2 => "SIGINT".to_owned(),
+                    15 => "SIGTERM".to_owned(),
+                    other => format!("signal {other}"),
+                };
+                Err(Error::new(Kind::Stopped(number), format!("stopped by {name}")))
+            }
+        }
+    }
+}
+
+/// Environment variables, in Unicode; others are let be.
+#[derive(Clone, Default)]
+pub struct Vars {
+    all: BTreeMap<String, Secret>,
+    hidden: BTreeSet<String>,
+}
+
+impl fmt::Debug for Vars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.all.keys()).finish()
+    }
+}
+
+impl Vars {
+    /// From pairs of name and value.
+    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        let all = pairs.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+        Self { all, hidden: BTreeSet::new() }
+    }
+
+    /// The process's own.
+    pub fn from_process() -> Self {
+        Self::new(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
+    }
+
+    /// The value of `name`; an empty one counts as absent.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all.get(name).map(Secret::expose).filter(|value| !value.is_empty())
+    }
+
+    /// The same variables, where children get none of those named (a secret's source among them).
+    #[must_use]
+    pub fn hiding(&self, names: impl IntoIterator<Item = String>) -> Self {
+        Self { all: self.all.clone(), hidden: self.hidden.iter().cloned().chain(names).collect() }
+    }
+
+    /// What a child process gets: everything but our own settings, our credentials and what is hidden.
+    pub fn for_children(&self) -> impl Iterator<Item = (&str, &str)> {
+        let ours = |name: &str| name.starts_with("VOXELTRON_") || name == "CREDENTIALS_DIRECTORY";
+        self.all
+            .iter()
+            .filter(move |(name, _)| !ours(name) && !self.hidden.contains(*name))
+            .map(|(name, value)| (name.as_str(), value.expose()))
+    }
+
+    /// Every name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.keys().map(String::as_str)
+    }
+}
+
+/// All that comes from outside, passed down as one argument. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// The environment.
+    pub vars: Arc<Vars>,
+    /// Whether a signal has come.
+    pub cancel: Cancel,
+}
+
+impl World {
+    /// The real one.
+    pub fn system() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::default()),
+            random: Arc::new(SystemRandom),
+            vars: Arc::new(Vars::from_process()),
+            cancel: Cancel::default(),
+        }
+    }
+
+    /// `bytes` random bytes in lower-case hex.
+    ///
+    /// # Errors
+    /// When the system has no random source.
+    pub fn random_hex(&self, bytes: usize) -> Result<String> {
+        let mut buffer = vec![0u8; bytes];
+        self.random.fill(&mut buffer)?;
+        Ok(crate::format::hex(&buffer))
+    }
+}
