@@ -110,6 +110,21 @@ pub trait Inspector: Send {
     fn finish(&mut self) -> Result<Findings>;
 }
 
+/// A dump on its way.
+pub struct Dump {
+    /// Its bytes.
+    pub stream: Box<dyn Read + Send>,
+    /// What was counted in the very snapshot that is dumped, by engines whose dumps can't be counted as they pass; the
+    /// others leave it empty and their inspector counts.
+    pub counts: Counts,
+}
+
+impl fmt::Debug for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dump").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
 /// What a look at tool and server found before anything runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Probe {
@@ -163,12 +178,12 @@ pub trait Engine: Send + Sync {
     /// [`Kind::Tool`] with the mend.
     fn probe(&self, cx: &Cx) -> Result<Probe>;
 
-    /// Starts a dump. Every failure of the tool is an error of the reader, at its end at the latest. The caller sends
+    /// Starts a dump. Every failure of the tool is an error of the stream, at its end at the latest. The caller sends
     /// it through the kind's inspector.
     ///
     /// # Errors
     /// [`Kind::Tool`] when it can't be started.
-    fn dump(&self, cx: &Cx) -> Result<Box<dyn Read + Send>>;
+    fn dump(&self, cx: &Cx) -> Result<Dump>;
 
     /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
     fn plan(&self, destination: &Destination) -> Vec<String>;

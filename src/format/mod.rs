@@ -1,4 +1,14 @@
-//! What is stored: names, header, manifest. Pure.
+//! What is stored, as text and bytes: object names, the header of an encrypted backup, the manifest, the keys that are
+//! derived for them. Pure; `man/voxeltron-backup-format.5` says the same for a stranger.
+
+pub mod header;
+pub mod key;
+pub mod manifest;
+pub mod name;
+pub mod time;
+
+/// The format that is written. Readers take this one.
+pub const FORMAT: u32 = 1;
 
 /// Bytes in lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {

@@ -1,0 +1,154 @@
+//! The catalog: from a target's listing to backups. Flows in: listings and manifests. Flows out: what each backup says
+//! of itself, whether to believe it, whether its object is there, and what belongs to no backup. Reads targets, decides
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::key::Keyring;
+use crate::format::manifest::{self, MAX_MANIFEST_BYTES, Manifest, Signed, Trust};
+use crate::format::name::{self, BackupId, Found, ObjectKey, Owner};
+use crate::target::{Stored, Target};
+
+/// How far ahead of our clock a manifest's date may be before it counts as one from the future.
+pub const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+
+/// A target that has been opened.
+pub struct OpenTarget {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Whether it is on this machine.
+    pub is_local: bool,
+    /// The place itself.
+    pub target: Box<dyn Target>,
+}
+
+impl std::fmt::Debug for OpenTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenTarget({})", self.target.describe())
+    }
+}
+
+/// One copy of a backup: a manifest at one target.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The target's name.
+    pub target: String,
+    /// Whether the target is on this machine.
+    pub is_local: bool,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Which it is.
+    pub id: BackupId,
+    /// Where the manifest stands.
+    pub manifest_key: ObjectKey,
+    /// What it says, or why it can't be read.
+    pub manifest: Result<Manifest>,
+    /// The object that the manifest names, if it is there.
+    pub object: Option<Stored>,
+}
+
+impl Entry {
+    /// What the manifest says, whether it is to be believed or not.
+    pub fn signed(&self) -> Option<&Signed> {
+        self.manifest.as_ref().ok().map(|manifest| &manifest.signed)
+    }
+
+    /// Why the manifest is not to be believed; `None` if it is, or if there is no key to tell by.
+    pub fn distrust(&self) -> Option<String> {
+        match &self.manifest {
+            Err(error) => Some(error.message.clone()),
+            Ok(Manifest { trust: Trust::Unauthenticated(why), .. }) => Some(why.clone()),
+            Ok(_) => None,
+        }
+    }
+
+    /// Why the object can't be what the manifest says, as far as the listing tells.
+    pub fn damage(&self) -> Option<String> {
+        let signed = self.signed()?;
+        match &self.object {
+            None => Some("its object is missing".to_owned()),
+            Some(object) if object.size < signed.stored_bytes => {
+                Some(format!("it is cut: {} of the manifest's {} bytes are there", object.size, signed.stored_bytes))
+            }
+            Some(object) if object.size > signed.stored_bytes => {
+                Some(format!("it has {} bytes, more than the manifest's {}", object.size, signed.stored_bytes))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Whether its date lies ahead of `now` by more than clocks differ.
+    pub fn is_from_future(&self, now: DateTime<Utc>) -> bool {
+        self.signed().is_some_and(|signed| signed.created > now + CLOCK_SKEW)
+    }
+}
+
+/// An object that no manifest names.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    /// What it would belong to.
+    pub id: BackupId,
+    /// The object.
+    pub object: Stored,
+}
+
+/// What a target holds of a database, or of all of an instance.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Copies of backups, in the order of their keys.
+    pub entries: Vec<Entry>,
+    /// What was left behind by a run that did not finish.
+    pub orphans: Vec<Orphan>,
+}
+
+/// Reads all of a target below `prefix`; `keys` gives the keys of a database.
+///
+/// # Errors
+/// [`Kind::Target`] when the listing fails or a manifest can't be fetched; never a part of it.
+pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Result<Keyring>) -> Result<Catalog> {
+    let mut objects: BTreeMap<ObjectKey, (BackupId, Stored)> = BTreeMap::new();
+    let mut manifests = Vec::new();
+    for stored in open.target.list(prefix)? {
+        match name::parse(&stored.key) {
+            Some(Found::Manifest(owner, id)) => manifests.push((owner, id, stored)),
+            Some(Found::Object(_, id)) => drop(objects.insert(stored.key.clone(), (id, stored))),
+            None => {}
+        }
+    }
+    let mut catalog = Catalog::default();
+    for (owner, id, stored) in manifests {
+        let keyring = keys(&owner)?;
+        let manifest = fetch(open, &stored)?.and_then(|bytes| manifest::read(&bytes, &owner, &id, &keyring));
+        let object = manifest.as_ref().ok().and_then(|manifest| {
+            let key = ObjectKey::new(&manifest.signed.object).ok()?;
+            objects.remove(&key).map(|(_, object)| object)
+        });
+        if manifest.is_err() {
+            // What it names is unknown, so nothing with its id may pass for left behind.
+            objects.retain(|_, (other, _)| *other != id);
+        }
+        let (target, is_local) = (open.name.clone(), open.is_local);
+        catalog.entries.push(Entry { target, is_local, owner, id, manifest_key: stored.key, manifest, object });
+    }
+    catalog.orphans = objects.into_values().map(|(id, object)| Orphan { id, object }).collect();
+    Ok(catalog)
+}
+
+/// A manifest's bytes; the inner error is the manifest's own fault.
+fn fetch(open: &OpenTarget, stored: &Stored) -> Result<Result<Vec<u8>>> {
+    if stored.size > MAX_MANIFEST_BYTES {
+        let why = format!("the manifest {} is {} bytes long, which no manifest is", stored.key, stored.size);
+        return Ok(Err(Error::new(Kind::Authentication, why)));
+    }
+    let mut bytes = Vec::new();
+    let reader = open.target.get(&stored.key)?;
+    reader
+        .take(MAX_MANIFEST_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::from_io(error, Kind::Target, format!("can't read {} at {}", stored.key, open.name)))?;
+    Ok(Ok(bytes))
+}

@@ -1,0 +1,178 @@
+//! The jobs of the configuration. Flows in: their tables. Flows out: checked jobs with unique names. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::table::Table;
+use super::{check_name, suggest};
+use crate::pipeline::gzip::DEFAULT_LEVEL;
+use crate::retention::Policy;
+use crate::schedule::cron::Cron;
+use crate::secret::Source;
+
+/// How long a job may take, if nothing else is said: a run that hangs for ever would hold the job's lock for ever.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+/// How often a failed slot is tried again, if nothing else is said.
+pub const DEFAULT_RETRIES: u32 = 5;
+/// The first pause before a failed slot is tried again, if nothing else is said; each later one is twice as long.
+pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// One job.
+#[derive(Debug)]
+pub struct JobConfig {
+    /// Its name, unique.
+    pub name: String,
+    /// The database it dumps.
+    pub database: String,
+    /// When.
+    pub cron: Cron,
+    /// Names of the targets it sends the dump to.
+    pub targets: Vec<String>,
+    /// Whether it compresses.
+    pub compress: bool,
+    /// 1 to 9.
+    pub compression_level: u8,
+    /// Whether it encrypts.
+    pub encrypt: bool,
+    /// Its own key, in the place of the common one.
+    pub encryption_key: Option<Source>,
+    /// What stays.
+    pub retention: Policy,
+    /// Whether missed slots are made up for.
+    pub catch_up: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How often a failed slot is tried again.
+    pub retries: u32,
+    /// The first pause before that.
+    pub retry_after: Duration,
+    /// Run before.
+    pub before: Option<Vec<String>>,
+    /// Run after, also when the job failed.
+    pub after: Option<Vec<String>>,
+}
+
+/// Reads all jobs. `target_names` are those of all targets, also of such as have problems of their own.
+pub(super) fn read(tables: Vec<Table<'_>>, target_names: &[String], has_key: bool) -> Vec<JobConfig> {
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    let mut jobs = Vec::new();
+    for mut table in tables {
+        let (name, job) = one(&mut table, target_names, has_key);
+        if let Some(first) = name.as_ref().and_then(|name| seen.get(name)) {
+            let name = name.as_deref().unwrap_or_default();
+            let hint = "give one of them a name of its own: name = \"…\"";
+            table.wrong(&format!("has the name {name:?}, which {first} has already"), hint);
+        } else if let Some(name) = name {
+            seen.insert(name, table.shown().to_owned());
+        }
+        table.finish();
+        jobs.extend(job);
+    }
+    jobs
+}
+
+fn one(table: &mut Table<'_>, target_names: &[String], has_key: bool) -> (Option<String>, Option<JobConfig>) {
+    let database = table.required_string("database");
+    let given = table.string("name");
+    let targets = targets(table, target_names);
+    let cron = schedule(table);
+    let compress = table.boolean("compress").unwrap_or(true);
+    let level = table.integer("compression_level", 1..=9).and_then(|level| u8::try_from(level).ok());
+    let encrypt = table.boolean("encrypt").unwrap_or(false);
+    let encryption_key = super::key(table, "encryption_key");
+    if encrypt && !has_key && encryption_key.is_none() {
+        let hint = "add encryption_key to [backup]; make one with: voxeltron-backup keygen";
+        table.problem("encrypt", "is true, but there is no encryption_key", hint);
+    }
+    let mut count = |key| table.integer(key, 1..=100_000);
+    let retention = Policy {
+        retention_days: count("retention_days"),
+        keep_last: count("keep_last"),
+        keep_daily: count("keep_daily"),
+        keep_weekly: count("keep_weekly"),
+        keep_monthly: count("keep_monthly"),
+        keep_yearly: count("keep_yearly"),
+    };
+    let catch_up = table.boolean("catch_up").unwrap_or(true);
+    let timeout = table.duration("timeout").unwrap_or(DEFAULT_TIMEOUT);
+    let retries = table.integer("retries", 0..=1_000).unwrap_or(DEFAULT_RETRIES);
+    let retry_after = table.duration("retry_after").unwrap_or(DEFAULT_RETRY_AFTER);
+    let (before, after) = (table.command("before"), table.command("after"));
+    for later in ["spread", "drill", "checks"] {
+        table.not_yet(later, "leave it out");
+    }
+    let name = given.or_else(|| Some(format!("{}@{}", database.as_deref()?, targets.join("+"))));
+    if let Some(name) = &name {
+        check_name(table, "name", name);
+    }
+    let job = || {
+        Some(JobConfig {
+            name: name.clone()?,
+            database: database?,
+            cron: cron?,
+            targets,
+            compress,
+            compression_level: level.unwrap_or(DEFAULT_LEVEL),
+            encrypt,
+            encryption_key,
+            retention,
+            catch_up,
+            timeout,
+            retries,
+            retry_after,
+            before,
+            after,
+        })
+    };
+    let job = job();
+    (name, job)
+}
+
+fn schedule(table: &mut Table<'_>) -> Option<Cron> {
+    let expression = table.required_string("schedule");
+    let timezone = table.string("timezone").unwrap_or_else(|| "UTC".to_owned());
+    match Cron::parse(&expression?, &timezone) {
+        Ok(cron) => Some(cron),
+        Err(error) => {
+            let key = if timezone.parse::<chrono_tz::Tz>().is_err() { "timezone" } else { "schedule" };
+            table.failed(key, &error);
+            None
+        }
+    }
+}
+
+/// The targets that are named; else the one called `local`; else the only one.
+fn targets(table: &mut Table<'_>, known_names: &[String]) -> Vec<String> {
+    let known = || known_names.iter().map(String::as_str);
+    let Some(names) = table.strings("target") else {
+        if table.has("target") {
+            return Vec::new();
+        }
+        let only = known().next().filter(|_| known_names.len() == 1);
+        return match known().find(|name| *name == "local").or(only) {
+            Some(name) => vec![name.to_owned()],
+            None => {
+                table.wrong(
+                    "has no `target`, and there is neither one called local nor a single one",
+                    "add: target = \"NAME\"",
+                );
+                Vec::new()
+            }
+        };
+    };
+    if names.is_empty() {
+        table.problem("target", "is empty", "name at least one target");
+    }
+    for (at, name) in names.iter().enumerate() {
+        if !known_names.contains(name) {
+            let hint = match known_names.is_empty() {
+                true => format!("add a table [backup.targets.{name}]"),
+                false => suggest(name, known()),
+            };
+            table.problem("target", &format!("names {name:?}, which is no target"), &hint);
+        } else if names.iter().take(at).any(|before| before == name) {
+            table.problem("target", &format!("names {name:?} twice"), "");
+        }
+    }
+    names
+}

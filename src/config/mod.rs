@@ -1,0 +1,328 @@
+//! The configuration. Flows in: the file's text and the environment's overrides. Flows out: checked settings, or every
+//! problem of the file in one error. Reading a file is the only thing that touches the disk; secrets are not fetched.
+
+pub mod jobs;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use self::jobs::JobConfig;
+use self::table::{Problems, Table, nearest};
+use crate::engine::{self, EngineKind, REGISTRY as ENGINES};
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::key::Key;
+use crate::format::name::{MAX_NAME_BYTES, encode};
+use crate::secret::{Source, check_private};
+use crate::target::{Opener, REGISTRY as TARGETS, TargetKind};
+use crate::world::Vars;
+
+/// Where the configuration is, if nothing else is said.
+pub const DEFAULT_PATH: &str = "/etc/voxeltron/config.toml";
+/// Where state and locks are, if nothing else is said.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/voxeltron/backup";
+/// What every overriding variable begins with.
+pub const ENV_PREFIX: &str = "VOXELTRON_BACKUP_";
+
+/// All settings, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The file they come from.
+    pub path: PathBuf,
+    /// Whose backups these are.
+    pub instance: String,
+    /// State, locks, temporary files.
+    pub data_dir: PathBuf,
+    /// The key that writes.
+    pub encryption_key: Option<Source>,
+    /// Keys that only read.
+    pub previous_keys: Vec<Source>,
+    /// Targets by name.
+    pub targets: BTreeMap<String, TargetConfig>,
+    /// Databases by name.
+    pub databases: BTreeMap<String, DatabaseConfig>,
+    /// Jobs in the order of the file.
+    pub jobs: Vec<JobConfig>,
+    /// What is not right but stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// One target.
+pub struct TargetConfig {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static TargetKind,
+    /// Opens it.
+    pub open: Opener,
+}
+
+impl std::fmt::Debug for TargetConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TargetConfig({} {:?})", self.name, self.kind)
+    }
+}
+
+/// One database.
+#[derive(Debug)]
+pub struct DatabaseConfig {
+    /// Its name.
+    pub name: String,
+    /// Its engine.
+    pub engine: &'static EngineKind,
+    /// Where it is; may hold a password.
+    pub url: Source,
+    /// Its password, if not in the URL.
+    pub password: Option<Source>,
+    /// Where the tools are.
+    pub tools_dir: Option<PathBuf>,
+    /// More arguments for the dump tool.
+    pub dump_args: Vec<String>,
+    /// More arguments for the restore tool.
+    pub restore_args: Vec<String>,
+    /// Run before an in-place restore.
+    pub restore_before: Option<Vec<String>>,
+    /// Run after an in-place restore, also a failed one.
+    pub restore_after: Option<Vec<String>>,
+}
+
+/// What the world says where the file says nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// The host's name.
+    pub hostname: String,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] with every problem of the file.
+    pub fn load(path: &Path, vars: &Vars, defaults: &Defaults) -> Result<Self> {
+        let text = read_text(path)?;
+        let warning = check_private(path, "configuration")?;
+        let mut config = Self::parse(path, &text, vars, defaults)?;
+        config.warnings.extend(warning);
+        Ok(config)
+    }
+
+    /// Checks a file's text.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] with every problem of the file.
+    pub fn parse(path: &Path, text: &str, vars: &Vars, defaults: &Defaults) -> Result<Self> {
+        let file = path.display().to_string();
+        let problems = Problems::new(&file, text);
+        let document = DeTable::parse(text).map_err(|error| {
+            // Not the parser's own picture of the line: a secret may stand there.
+            let problems = Problems::new(&file, text);
+            let hint = "see toml.io, or compare with examples/config.toml".to_owned();
+            problems.add(
+                error.span().map_or(0, |span| span.start),
+                format!("not TOML: {}", error.message()),
+                Some(hint),
+            );
+            problems.into_result().err().unwrap_or_else(|| Error::new(Kind::Config, format!("{file}: not TOML")))
+        })?;
+        let mut root = Table::new("[]", "", &document, &problems, Some(("VOXELTRON_".to_owned(), vars)));
+        let databases = databases(&mut root);
+        let mut config = Self::backup(&mut root, defaults, path);
+        config.databases = databases;
+        config.warnings.extend(unused_overrides(vars));
+        problems.into_result()?;
+        Ok(config)
+    }
+
+    fn backup(root: &mut Table<'_>, defaults: &Defaults, path: &Path) -> Self {
+        let mut config = Self {
+            path: path.to_owned(),
+            instance: defaults.hostname.clone(),
+            data_dir: DEFAULT_DATA_DIR.into(),
+            encryption_key: None,
+            previous_keys: Vec::new(),
+            targets: BTreeMap::new(),
+            databases: BTreeMap::new(),
+            jobs: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let Some(mut table) = root.table("backup") else { return config };
+        if let Some(instance) = table.string("instance") {
+            config.instance = instance;
+        }
+        check_name(&table, "instance", &config.instance);
+        if let Some(data_dir) = table.path("data_dir") {
+            config.data_dir = data_dir;
+        }
+        config.encryption_key = key(&mut table, "encryption_key");
+        config.previous_keys = table.secrets("previous_encryption_keys");
+        for source in &config.previous_keys {
+            check_key(&table, "previous_encryption_keys", source);
+        }
+        table.not_yet("state", "leave it out: the state is kept in data_dir");
+        table.not_yet("notify", "leave it out, and watch `voxeltron-backup status`");
+        let mut names = Vec::new();
+        if let Some(mut targets) = table.table("targets") {
+            for target in targets.named_tables() {
+                names.push(target.name().to_owned());
+                if let Some(target) = self::target(target) {
+                    config.targets.insert(target.name.clone(), target);
+                }
+            }
+        }
+        let tables = table.tables("jobs");
+        config.jobs = jobs::read(tables, &names, config.encryption_key.is_some());
+        table.finish();
+        config
+    }
+
+    /// The target of that name.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] naming the nearest one.
+    pub fn target(&self, name: &str) -> Result<&TargetConfig> {
+        self.targets.get(name).ok_or_else(|| {
+            let error = Error::new(Kind::Usage, format!("there is no target {name:?} in {}", self.path.display()));
+            error.hint(suggest(name, self.targets.keys().map(String::as_str)))
+        })
+    }
+}
+
+/// "did you mean", or all there is.
+pub fn suggest<'n>(word: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
+    match nearest(word, known.clone()) {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => format!("there are: {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// A configuration file's text.
+///
+/// # Errors
+/// [`Kind::Config`] when it can't be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
+        .doing(Kind::Config, format!("can't read the configuration {}", path.display()))
+        .map_err(|error| error.hint("say where it is with --config, or write one: examples/config.toml is a start"))
+}
+
+/// Refuses names that could not be stored.
+fn check_name(table: &Table<'_>, key: &str, name: &str) {
+    if name.is_empty() || encode(name).len() > MAX_NAME_BYTES {
+        table.problem(key, &format!("must have between 1 and {MAX_NAME_BYTES} bytes, percent-encoded"), "");
+    }
+}
+
+/// An encryption key's source; a key that stands in the file is checked at once.
+fn key(table: &mut Table<'_>, name: &'static str) -> Option<Source> {
+    let source = table.secret(name)?;
+    check_key(table, name, &source);
+    Some(source)
+}
+
+fn check_key(table: &Table<'_>, name: &str, source: &Source) {
+    if let Source::Text(text) = source {
+        if let Err(error) = Key::parse(text.expose()) {
+            table.failed(name, &error);
+        }
+    }
+}
+
+fn target(mut table: Table<'_>) -> Option<TargetConfig> {
+    let name = table.name().to_owned();
+    let kind = table.string("type").unwrap_or_else(|| name.clone());
+    let prefix = table.string("prefix").unwrap_or_default();
+    let prefix = prefix.trim_matches('/').to_owned();
+    if !prefix.is_empty() && crate::format::name::ObjectKey::new(&prefix).is_err() {
+        table.problem(
+            "prefix",
+            "has a character or a part that can't stand in an object's name",
+            "use letters, digits, - _ . @ + and /",
+        );
+    }
+    let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
+    let Some(found) = TARGETS.iter().find(|known| known.name == kind) else {
+        let names = TARGETS.iter().map(|known| known.name);
+        let hint = format!("set type to one of: {}", names.collect::<Vec<_>>().join(", "));
+        match table.has("type") {
+            true => table.problem("type", &format!("is {kind:?}, which is no kind of target"), &hint),
+            false => table.wrong("has no type, and its name is none", &hint),
+        }
+        return None;
+    };
+    let open = (found.read)(&mut table, &prefix);
+    table.finish();
+    Some(TargetConfig { name, kind: found, open })
+}
+
+fn databases(root: &mut Table<'_>) -> BTreeMap<String, DatabaseConfig> {
+    let Some(mut tables) = root.table("databases") else { return BTreeMap::new() };
+    let read = |table: Table<'_>| database(table).map(|database| (database.name.clone(), database));
+    tables.named_tables().into_iter().filter_map(read).collect()
+}
+
+fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
+    let name = table.name().to_owned();
+    check_name(&table, &name, &name);
+    let engine = table.required_string("engine");
+    let url = table.secret("url");
+    let password = table.secret("password");
+    table.not_yet("exec", "run it where the tools are, and leave exec out");
+    let tools_dir = table.path("tools_dir");
+    let dump_args = table.strings("dump_args").unwrap_or_default();
+    let restore_args = table.strings("restore_args").unwrap_or_default();
+    let (mut restore_before, mut restore_after) = (None, None);
+    if let Some(mut hooks) = table.table("restore") {
+        restore_before = hooks.command("before");
+        restore_after = hooks.command("after");
+        hooks.finish();
+    }
+    if url.is_none() && !table.has("url") {
+        table.wrong("has no `url`", "add: url = \"postgres://user@host:5432/database\"");
+    }
+    let engine = engine.and_then(|engine| known_engine(&table, &engine));
+    table.finish();
+    let (engine, url) = (engine?, url?);
+    Some(DatabaseConfig {
+        name,
+        engine,
+        url,
+        password,
+        tools_dir,
+        dump_args,
+        restore_args,
+        restore_before,
+        restore_after,
+    })
+}
+
+/// Engines that the configuration knows but this version has not got.
+const ABSENT_ENGINES: [&str; 3] = ["mysql", "redis", "mongodb"];
+
+fn known_engine(table: &Table<'_>, name: &str) -> Option<&'static EngineKind> {
+    let found = engine::kind(name);
+    if found.is_none() {
+        let names: Vec<_> = ENGINES.iter().map(|kind| kind.name).collect();
+        let hint = format!("this version has: {}", names.join(", "));
+        match ABSENT_ENGINES.contains(&name) {
+            true => table.problem(
+                "engine",
+                &format!("is {name:?}, which is not in this version of voxeltron-backup"),
+                &hint,
+            ),
+            false => table.problem("engine", &format!("is {name:?}, which is no engine"), &hint),
+        }
+    }
+    found
+}
+
+/// A misspelt override must not pass unseen.
+fn unused_overrides(vars: &Vars) -> Vec<String> {
+    const KNOWN: [&str; 3] = ["ENCRYPTION_KEY", "DATA_DIR", "INSTANCE"];
+    vars.names()
+        .filter_map(|name| name.strip_prefix(ENV_PREFIX).map(|rest| (name, rest)))
+        .filter(|(_, rest)| !KNOWN.contains(rest) && !rest.starts_with("TARGETS_"))
+        .map(|(name, _)| format!("environment variable {name} overrides nothing"))
+        .collect()
+}
