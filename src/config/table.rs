@@ -24,18 +24,30 @@ pub struct Problems {
     file: String,
     text: String,
     list: RefCell<Vec<(usize, String, Option<String>)>>,
+    secret_vars: RefCell<BTreeSet<String>>,
 }
 
 impl Problems {
     /// None yet.
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), list: RefCell::default() }
+        Self { file: file.to_owned(), text: text.to_owned(), list: RefCell::default(), secret_vars: RefCell::default() }
     }
 
     /// Adds one at a byte of the text.
     pub fn add(&self, at: usize, message: impl Into<String>, hint: Option<String>) {
         let line = self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
         self.list.borrow_mut().push((line, message.into(), hint));
+    }
+
+    /// Environment variables that secrets come from, so that they can be kept from children.
+    pub fn secret_vars(&self) -> Vec<String> {
+        self.secret_vars.borrow().iter().cloned().collect()
+    }
+
+    fn remember(&self, source: &Source) {
+        if let Source::Env(name) = source {
+            self.secret_vars.borrow_mut().insert(name.clone());
+        }
     }
 
     /// All of them as one error; nothing if there are none.
@@ -255,7 +267,7 @@ impl<'a> Table<'a> {
         if let Some((_, value)) = self.overridden(key) {
             return Some(Source::Text(Secret::new(value)));
         }
-        let source = source(found?.get_ref());
+        let source = source(found?.get_ref()).inspect(|source| self.problems.remember(source));
         if source.is_none() {
             let forms = "{ env = \"NAME\" }, { file = \"/path\" }, { credential = \"name\" } or { command = [\"…\"] }";
             self.problem(key, "must be a string, or a table with exactly one source", &format!("write one of {forms}"));
@@ -265,7 +277,7 @@ impl<'a> Table<'a> {
 
     /// A list of secrets.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Source> {
-        let sources = match self.find(key).map(Spanned::get_ref) {
+        let sources: Option<Vec<Source>> = match self.find(key).map(Spanned::get_ref) {
             None => return Vec::new(),
             Some(DeValue::Array(items)) => items.iter().map(|item| source(item.get_ref())).collect(),
             Some(_) => None,
@@ -273,7 +285,7 @@ impl<'a> Table<'a> {
         if sources.is_none() {
             self.problem(key, "must be a list of secrets", "");
         }
-        sources.unwrap_or_default()
+        sources.unwrap_or_default().into_iter().inspect(|source| self.problems.remember(source)).collect()
     }
 
     /// A table in this one.
