@@ -78,8 +78,11 @@ impl App {
             if !self.config.jobs.iter().any(|job| fits(&job)) {
                 let known = self.config.jobs.iter().flat_map(|job| [job.name.as_str(), job.database.as_str()]);
                 let path = self.config.path.display();
-                return Err(Error::new(Kind::Usage, format!("there is no job and no database with a job {name:?} in {path}"))
-                    .hint(suggest(name, known)));
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("there is no job and no database with a job {name:?} in {path}"),
+                )
+                .hint(suggest(name, known)));
             }
             meant.extend(self.config.jobs.iter().filter(fits).map(|job| job.name.as_str()));
         }
@@ -216,7 +219,13 @@ impl App {
     ///
     /// # Errors
     /// As [`catalog::read`]: a target that can't be listed is never left out.
-    pub fn entries(&self, open: &[OpenTarget], instance: &str, database: &str, job: Option<&str>) -> Result<Vec<Entry>> {
+    pub fn entries(
+        &self,
+        open: &[OpenTarget],
+        instance: &str,
+        database: &str,
+        job: Option<&str>,
+    ) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for target in open {
             let catalog = self.catalog(target, instance, Some(database))?;

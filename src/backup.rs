@@ -157,10 +157,10 @@ fn with_hooks(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> 
 /// Writes down that the run has begun, so that one that is killed is noticed.
 fn begin(app: &App, order: &Order<'_>) -> Result<()> {
     let now = app.cx.world.clock.now();
-    let update = StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
+
+    StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
         state.seen(&order.job.name, now, &order.job.cron).began(order.slot, now);
-    });
-    update
+    })
 }
 
 /// Puts the outcome into the state. A run that was stopped by a signal counts as not made.
@@ -295,8 +295,14 @@ struct Cells {
 impl Run<'_> {
     fn store(&self, engine: &dyn Engine, open: &[OpenTarget], report: &mut JobReport) -> Result<()> {
         let (job, world) = (self.order.job, &self.cx.world);
-        let object =
-            name::object_key(&self.owner, &self.id, &world.random_hex(4)?, self.kind.ending, job.compress, job.encrypt)?;
+        let object = name::object_key(
+            &self.owner,
+            &self.id,
+            &world.random_hex(4)?,
+            self.kind.ending,
+            job.compress,
+            job.encrypt,
+        )?;
         let created = world.clock.now().trunc_subsecs(3);
         report.created = Some(created);
         let started = world.clock.monotonic();
@@ -305,7 +311,9 @@ impl Run<'_> {
         let results = fan_out(&mut stream, &targets, &object, world);
         drop(stream);
         let duration = world.clock.monotonic().saturating_sub(started);
-        if let Some(failure) = results.iter().find_map(|result| result.as_ref().err().filter(|failure| failure.cause == Cause::Body)) {
+        if let Some(failure) =
+            results.iter().find_map(|result| result.as_ref().err().filter(|failure| failure.cause == Cause::Body))
+        {
             // The dump itself failed: every target says the same, and one of them says it for all.
             return Err(failure.error.clone());
         }

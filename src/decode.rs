@@ -72,9 +72,16 @@ fn decrypt(mut reader: Box<dyn Read + Send>, signed: &Signed, keys: &Keyring) ->
             let (header, bytes) = Header::read(&mut reader)?;
             header.agrees_with(signed)?;
             let Some(key) = keys.find(&header.key_id) else {
-                let have = if keys.is_empty() { "there is no key here".to_owned() } else { format!("the keys here are {}", keys.ids()) };
-                return Err(Error::new(Kind::Authentication, format!("the backup is encrypted under key {}; {have}", header.key_id))
-                    .hint("put the key it was made with into previous_encryption_keys"));
+                let have = if keys.is_empty() {
+                    "there is no key here".to_owned()
+                } else {
+                    format!("the keys here are {}", keys.ids())
+                };
+                return Err(Error::new(
+                    Kind::Authentication,
+                    format!("the backup is encrypted under key {}; {have}", header.key_id),
+                )
+                .hint("put the key it was made with into previous_encryption_keys"));
             };
             Ok(Box::new(Opener::new(reader, key, &bytes)?))
         }

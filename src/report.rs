@@ -232,7 +232,9 @@ impl Report {
     pub fn ask(&self, question: &str) -> Result<bool> {
         self.write_err(&format!("{question} [yes/no] "));
         let mut answer = String::new();
-        io::stdin().read_line(&mut answer).map_err(|error| Error::from_io(error, Kind::Other, "can't read the answer"))?;
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Error::from_io(error, Kind::Other, "can't read the answer"))?;
         Ok(matches!(answer.trim(), "yes" | "y"))
     }
 

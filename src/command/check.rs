@@ -47,7 +47,8 @@ pub fn run(app: &App, args: &CheckArgs) -> Result<Done> {
     for found in &findings {
         show(app, found)?;
     }
-    let outcome = exit::merge_failures(findings.iter().filter_map(|found| found.error.as_ref().map(|error| error.kind)));
+    let outcome =
+        exit::merge_failures(findings.iter().filter_map(|found| found.error.as_ref().map(|error| error.kind)));
     Done::well().ended(outcome).with("offline", &args.offline)?.with("findings", &findings)
 }
 
@@ -64,7 +65,11 @@ fn finding(what: impl Into<String>, looked: Looked) -> Finding {
 fn keys(app: &App, offline: bool) -> Vec<Finding> {
     let own = app.config.jobs.iter().filter_map(|job| {
         let source = job.encryption_key.as_ref()?;
-        Some((format!("encryption_key of job {}", job.name), source, app.writing_key(job).map(|key| key.map(|key| key.id()))))
+        Some((
+            format!("encryption_key of job {}", job.name),
+            source,
+            app.writing_key(job).map(|key| key.map(|key| key.id())),
+        ))
     });
     let common = app.config.encryption_key.as_ref().map(|source| {
         let ring = app.keyring("").map(|ring| Some(ring.ids()));
@@ -91,7 +96,8 @@ fn database(app: &App, name: &str, offline: bool) -> Looked {
         return Ok((engine.describe(), Vec::new()));
     }
     let probe = engine.probe(&app.within(std::time::Duration::from_secs(60)))?;
-    let versions = [probe.tool_version.map(|v| format!("tool {v}")), probe.server_version.map(|v| format!("server {v}"))];
+    let versions =
+        [probe.tool_version.map(|v| format!("tool {v}")), probe.server_version.map(|v| format!("server {v}"))];
     let versions: Vec<String> = versions.into_iter().flatten().collect();
     Ok((format!("{} answers: {}", engine.describe(), versions.join(", ")), probe.warnings))
 }
@@ -102,11 +108,17 @@ fn target(app: &App, name: &str, offline: bool) -> Looked {
         return Ok((open.target.describe(), Vec::new()));
     }
     let text = "voxeltron-backup was here";
-    let key = ObjectKey::new(format!("{}/voxeltron-backup-check-{}", encode(&app.config.instance), app.cx.world.random_hex(4)?))?;
+    let key = ObjectKey::new(format!(
+        "{}/voxeltron-backup-check-{}",
+        encode(&app.config.instance),
+        app.cx.world.random_hex(4)?
+    ))?;
     open.target.put(&key, &mut text.as_bytes())?;
     let mut back = String::new();
     let read = open.target.get(&key).map_err(Error::from).and_then(|mut reader| {
-        reader.read_to_string(&mut back).map_err(|error| Error::from_io(error, Kind::Target, format!("target {name}: can't read {key}")))
+        reader
+            .read_to_string(&mut back)
+            .map_err(|error| Error::from_io(error, Kind::Target, format!("target {name}: can't read {key}")))
     });
     let deleted = open.target.delete(&key);
     read?;
@@ -120,11 +132,12 @@ fn target(app: &App, name: &str, offline: bool) -> Looked {
 fn show(app: &App, found: &Finding) -> Result<()> {
     match (&found.error, &found.detail) {
         (Some(error), _) => app.cx.report.error(&error.clone().while_doing(&found.what)),
-        (None, detail) => app.cx.report.out(&format!("ok  {}: {}", found.what, detail.as_deref().unwrap_or_default()))?,
+        (None, detail) => {
+            app.cx.report.out(&format!("ok  {}: {}", found.what, detail.as_deref().unwrap_or_default()))?
+        }
     }
     for warning in &found.warnings {
         app.cx.report.warn(&format!("{}: {warning}", found.what));
     }
     Ok(())
 }
-

@@ -26,7 +26,7 @@ use crate::world::World;
 pub const JSON_FORMAT: u32 = 1;
 
 /// What a command has to say at its end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Done {
     /// What its JSON document holds besides format and command.
     pub document: Map<String, Value>,

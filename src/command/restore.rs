@@ -88,7 +88,10 @@ fn each_copy<T>(app: &App, chosen: &Chosen, mut with: impl FnMut(&mut dyn Read) 
     let mut failed: Option<Error> = None;
     for entry in &chosen.copies {
         let Some(open) = chosen.open.iter().find(|open| open.name == entry.target) else { continue };
-        let bar = app.cx.report.progress(&format!("{} from {}", chosen.signed.database, open.name), Some(chosen.signed.stored_bytes));
+        let bar = app
+            .cx
+            .report
+            .progress(&format!("{} from {}", chosen.signed.database, open.name), Some(chosen.signed.stored_bytes));
         app.cx.report.detail(&format!("reading {} at {}", chosen.signed.object, open.target.describe()));
         match decode::open(entry, open, &keys, bar).and_then(|mut decoded| with(&mut decoded.stream)) {
             Ok(value) => return Ok(value),
@@ -111,7 +114,9 @@ fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Resul
         let mut once = false;
         return each_copy(app, chosen, |stream| match std::mem::replace(&mut once, true) {
             false => app.cx.report.stdout_copy(stream),
-            true => Err(Error::other("a part of a damaged copy has gone to stdout").hint("write to a file: --output FILE")),
+            true => {
+                Err(Error::other("a part of a damaged copy has gone to stdout").hint("write to a file: --output FILE"))
+            }
         });
     }
     if path.exists() && !path.is_file() {
@@ -134,7 +139,9 @@ fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Resul
         let bytes = copy(stream, file.as_file_mut(), path)?;
         cancel.check()?;
         file.as_file().sync_all().doing(Kind::Other, format!("can't write {}", path.display()))?;
-        file.persist_noclobber(path).map_err(|failure| failure.error).doing(Kind::Other, format!("can't create {}", path.display()))?;
+        file.persist_noclobber(path)
+            .map_err(|failure| failure.error)
+            .doing(Kind::Other, format!("can't create {}", path.display()))?;
         Ok(bytes)
     });
     bytes.map_err(|error| match args.allow_unauthenticated {
@@ -144,7 +151,8 @@ fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Resul
 }
 
 fn copy(stream: &mut dyn Read, file: &mut dyn io::Write, path: &Path) -> Result<u64> {
-    io::copy(stream, file).map_err(|error| Error::from_io(error, Kind::Other, format!("can't write {}", path.display())))
+    io::copy(stream, file)
+        .map_err(|error| Error::from_io(error, Kind::Other, format!("can't write {}", path.display())))
 }
 
 enum Outcome {
@@ -158,8 +166,11 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     let config = app.database(database)?;
     if config.engine.name != signed.engine {
         let table = toml_key(database);
-        return Err(Error::new(Kind::Config, format!("backup {} is of {}, but [databases.{table}] is {}", signed.id, signed.engine, config.engine.name))
-            .hint("write the dump to a file with --output, or correct the engine"));
+        return Err(Error::new(
+            Kind::Config,
+            format!("backup {} is of {}, but [databases.{table}] is {}", signed.id, signed.engine, config.engine.name),
+        )
+        .hint("write the dump to a file with --output, or correct the engine"));
     }
     let engine = app.engine(database)?;
     let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
@@ -169,13 +180,18 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     if destination == Destination::InPlace {
         let report = &app.cx.report;
         report.note(&format!("restoring {} from {}: {}", engine.describe(), signed.id, age(app, signed)));
-        if !args.yes && report.can_ask() && !report.ask(&format!("this replaces what is in {}; go on?", engine.describe()))? {
+        if !args.yes
+            && report.can_ask()
+            && !report.ask(&format!("this replaces what is in {}; go on?", engine.describe()))?
+        {
             return Ok(Outcome::Declined);
         }
     }
     let locks = match destination {
         // No job may dump the database while it changes.
-        Destination::InPlace => app.jobs_of(database).map(|job| JobLock::acquire(&app.cx.data_dir, &job.name, app.cx.world.clock.now())),
+        Destination::InPlace => {
+            app.jobs_of(database).map(|job| JobLock::acquire(&app.cx.data_dir, &job.name, app.cx.world.clock.now()))
+        }
         _ => return load(app, chosen, engine.as_ref(), destination).map(Outcome::Restored),
     };
     let _locks = locks.collect::<Result<Vec<_>>>()?;
@@ -192,7 +208,9 @@ fn with_hooks(app: &App, config: &DatabaseConfig, restore: impl FnOnce() -> Resu
     let cx = Cx { deadline: Some(world.clock.monotonic() + AFTER_TIMEOUT), world, ..app.cx.clone() };
     let after = hook::run(config.restore_after.as_ref(), &which("after"), &facts, &cx);
     match (outcome, after) {
-        (Ok(restored), after) => after.map(|()| restored).map_err(|error| error.hint("the database itself is restored")),
+        (Ok(restored), after) => {
+            after.map(|()| restored).map_err(|error| error.hint("the database itself is restored"))
+        }
         (Err(error), Ok(())) => Err(error),
         (Err(error), Err(second)) => {
             app.cx.report.error(&second);

@@ -16,7 +16,8 @@ use crate::schedule::lock::JobLock;
 /// [`crate::error::Kind::Usage`] for a name that is none, before anything runs.
 pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
     let jobs = app.jobs(&args.jobs)?;
-    let orders = jobs.into_iter().map(|job| Ok(Order { job, slot: None, targets: app.targets_of(job, &args.targets)? }));
+    let orders =
+        jobs.into_iter().map(|job| Ok(Order { job, slot: None, targets: app.targets_of(job, &args.targets)? }));
     let orders = orders.collect::<Result<Vec<_>>>()?;
     let (mut reports, mut outcomes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for order in &orders {
@@ -64,7 +65,12 @@ pub fn show(report: &JobReport, out: &Report) {
         }
         if !target.removed.is_empty() {
             let count = target.removed.len();
-            out.note(&format!("{}: retention removed {count} at {}: {}", report.job, target.target, target.removed.join(", ")));
+            out.note(&format!(
+                "{}: retention removed {count} at {}: {}",
+                report.job,
+                target.target,
+                target.removed.join(", ")
+            ));
         }
     }
     report.errors().for_each(|error| out.error(error));

@@ -65,10 +65,14 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
     loop {
         let now = world.clock.now();
-        let state = StateFile::new(&app.cx.data_dir).update(report, |state| {
-            app.config.jobs.iter().for_each(|job| drop(state.seen(&job.name, now, &job.cron)));
-            state.clone()
+        let file = StateFile::new(&app.cx.data_dir);
+        file.update(report, |state| {
+            for job in &app.config.jobs {
+                state.seen(&job.name, now, &job.cron);
+            }
         })?;
+        let stamp = tick::stamp(&app.cx.data_dir);
+        let state = file.load(report)?;
         let decisions = decisions(&app, &state, now, args.run_new);
         let due: Vec<(&JobConfig, DateTime<Utc>)> = decisions
             .iter()
@@ -78,7 +82,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             })
             .collect();
         if due.is_empty() || world.cancel.check().is_err() {
-            remember(&app, &digest, &decisions, now);
+            remember(&app, &digest, &stamp, &decisions, now);
             break;
         }
         taken.extend(due.iter().map(|(job, slot)| (job.name.clone(), *slot)));
@@ -95,7 +99,11 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
 
 fn ended(reports: &[JobReport], errors: &[Error]) -> Result<Done> {
     let parts = reports.iter().map(JobReport::outcome).chain(errors.iter().map(|error| Err(error.kind)));
-    Done::well().ended(exit::merge(parts)).with("idle", &(reports.is_empty() && errors.is_empty()))?.with("jobs", &reports)?.with("errors", &errors)
+    Done::well()
+        .ended(exit::merge(parts))
+        .with("idle", &(reports.is_empty() && errors.is_empty()))?
+        .with("jobs", &reports)?
+        .with("errors", &errors)
 }
 
 fn decisions<'a>(app: &'a App, state: &State, now: DateTime<Utc>, run_new: bool) -> Vec<(&'a JobConfig, Decision)> {
@@ -104,7 +112,7 @@ fn decisions<'a>(app: &'a App, state: &State, now: DateTime<Utc>, run_new: bool)
 }
 
 /// Lets the ticks until the next slot be cheap; not while a job waits for another run's lock.
-fn remember(app: &App, digest: &str, decisions: &[(&JobConfig, Decision)], now: DateTime<Utc>) {
+fn remember(app: &App, digest: &str, stamp: &str, decisions: &[(&JobConfig, Decision)], now: DateTime<Utc>) {
     let mut next = None;
     for (_, decision) in decisions {
         match decision {
@@ -112,7 +120,7 @@ fn remember(app: &App, digest: &str, decisions: &[(&JobConfig, Decision)], now: 
             Decision::Wait { until, .. } => next = next.into_iter().chain(*until).min(),
         }
     }
-    tick::write(&app.cx.data_dir, digest, now, next);
+    tick::write(&app.cx.data_dir, digest, stamp, now, next);
 }
 
 /// Runs jobs on up to `most` threads.
@@ -172,7 +180,8 @@ fn locked(app: &App, job: &JobConfig, slot: DateTime<Utc>, run_new: bool) -> Res
 fn explain(app: &App, args: &ScheduleCheckArgs) -> Result<Done> {
     let now = args.at.unwrap_or_else(|| app.cx.world.clock.now());
     let state = StateFile::new(&app.cx.data_dir).read()?;
-    let rows: Vec<Row> = decisions(app, &state, now, args.run_new).iter().map(|(job, decision)| row(job, decision)).collect();
+    let rows: Vec<Row> =
+        decisions(app, &state, now, args.run_new).iter().map(|(job, decision)| row(job, decision)).collect();
     let cells = rows.iter().map(|row| {
         let when = row.slot.or(row.until).map_or_else(|| "never".to_owned(), rfc3339);
         let verdict = if row.due { "run" } else { "wait" };

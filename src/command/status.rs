@@ -56,7 +56,10 @@ fn row(job: &JobConfig, past: Option<&JobState>, now: DateTime<Utc>) -> Row {
         last_id: success.map(|success| success.id.clone()),
         age_seconds: success.map(|success| (now - success.created).num_seconds()),
         stored_bytes: success.map(|success| success.stored_bytes),
-        next_run: past.and_then(|past| past.failing.as_ref()).map(|failing| failing.next_try).or_else(|| job.cron.next_after(now)),
+        next_run: past
+            .and_then(|past| past.failing.as_ref())
+            .map(|failing| failing.next_try)
+            .or_else(|| job.cron.next_after(now)),
         failures_in_row: past.map_or(0, |past| past.failures_in_row),
         last_error: past.and_then(|past| past.last_error.clone()),
         last_proved: past.and_then(|past| past.last_proved),

@@ -226,10 +226,10 @@ fn key(table: &mut Table<'_>, name: &'static str) -> Option<Source> {
 }
 
 fn check_key(table: &Table<'_>, name: &str, source: &Source) {
-    if let Source::Text(text) = source {
-        if let Err(error) = Key::parse(text.expose()) {
-            table.failed(name, &error);
-        }
+    if let Source::Text(text) = source
+        && let Err(error) = Key::parse(text.expose())
+    {
+        table.failed(name, &error);
     }
 }
 
