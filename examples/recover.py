@@ -43,8 +43,7 @@ def gunzip(blocks):
             yield member.decompress(data, 1 << 20)
             data = member.unconsumed_tail or member.unused_data
             member = None if member.eof else member
-    if member:
-        refuse("the compressed data is cut")
+    if member: refuse("the compressed data is cut")
 
 parser = argparse.ArgumentParser()
 [parser.add_argument(name) for name in ("key_file", "backup", "output", "--manifest")]
