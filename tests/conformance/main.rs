@@ -1,0 +1,126 @@
+//! The suite that every target has to pass: one suite, one line a target, at the end of this file. What only the local
+//! disk can do wrong stands in `local.rs`, and what the layers above make of faulty targets in `faults.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod faults;
+mod local;
+mod suite;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+use voxeltron_backup::target::Target;
+use voxeltron_backup::target::local::Local;
+use voxeltron_backup::target::memory::Memory;
+
+/// A target to test, with what the suite can't see through the trait.
+pub trait Place: Sync {
+    fn target(&self) -> &dyn Target;
+
+    /// Puts things beside our objects that are none of ours, as far as the place can hold such.
+    fn add_foreign(&self) {}
+
+    /// What lies there of uploads that did not finish.
+    fn leftovers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Leaves an unfinished upload of an hour ago and one of now; how many of them should be swept.
+    fn add_unfinished(&self) -> usize {
+        0
+    }
+
+    /// What must never stand in a name or an error.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A folder on the local disk.
+#[derive(Debug)]
+pub struct LocalPlace {
+    folder: TempDir,
+    target: Local,
+}
+
+impl Default for LocalPlace {
+    fn default() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let target = Local::new("local", folder.path());
+        Self { folder, target }
+    }
+}
+
+impl LocalPlace {
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Every file below the root.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files(self.root())
+    }
+}
+
+/// Every file below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder to read") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+impl Place for LocalPlace {
+    fn target(&self) -> &dyn Target {
+        &self.target
+    }
+
+    fn add_foreign(&self) {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = self.root().join("host/shop");
+        std::fs::create_dir_all(folder.join("lost and found")).unwrap();
+        std::fs::write(folder.join("a note.txt"), "x").unwrap();
+        std::fs::write(folder.join("lost and found/x"), "x").unwrap();
+        std::fs::write(folder.join(".voxeltron-partial-AbCdEf"), "x").unwrap();
+        std::fs::write(folder.join(std::ffi::OsStr::from_bytes(b"not-utf8-\xff")), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink("/", folder.join("folder-link")).unwrap();
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let names = self.files().into_iter().map(|path| path.display().to_string());
+        names.filter(|name| name.contains(".voxeltron-partial-")).collect()
+    }
+
+    fn add_unfinished(&self) -> usize {
+        let folder = self.root().join("host/shop");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(".voxeltron-partial-newnew"), "x").unwrap();
+        let old = std::fs::File::create(folder.join(".voxeltron-partial-oldold")).unwrap();
+        old.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        // As old, but not below the prefix that is swept.
+        std::fs::create_dir_all(self.root().join("other/shop")).unwrap();
+        let other = std::fs::File::create(self.root().join("other/shop/.voxeltron-partial-oldold")).unwrap();
+        other.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        1
+    }
+}
+
+/// A target in memory.
+#[derive(Debug, Default)]
+pub struct MemoryPlace(Memory);
+
+impl Place for MemoryPlace {
+    fn target(&self) -> &dyn Target {
+        &self.0
+    }
+}
+
+suite::holds_for!(local_disk, LocalPlace::default());
+suite::holds_for!(memory, MemoryPlace::default());
