@@ -104,7 +104,7 @@ impl Invocation {
             let failure = Error::new(Kind::Tool, format!("can't start {}: {}", self.program, io_reason(&error)));
             match error.kind() {
                 io::ErrorKind::NotFound => {
-                    failure.hint(format!("install {}, or say where it is with tools_dir", self.name()))
+                    failure.hint(format!("install {}, or say where it is (tools_dir, for a database's tools)", self.name()))
                 }
                 _ => failure,
             }

@@ -131,6 +131,7 @@ fn target(app: &App, name: &str, offline: bool) -> Looked {
 
 fn show(app: &App, found: &Finding) -> Result<()> {
     match (&found.error, &found.detail) {
+        (Some(error), _) if error.message.starts_with(&found.what) => app.cx.report.error(error),
         (Some(error), _) => app.cx.report.error(&error.clone().while_doing(&found.what)),
         (None, detail) => {
             app.cx.report.out(&format!("ok  {}: {}", found.what, detail.as_deref().unwrap_or_default()))?

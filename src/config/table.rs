@@ -123,6 +123,14 @@ impl<'a> Table<'a> {
         &self.shown
     }
 
+    /// How messages call a key of it, without brackets.
+    fn below(&self, key: &str) -> String {
+        match self.shown.trim_matches(['[', ']']) {
+            "" => key.to_owned(),
+            outer => format!("{outer}.{key}"),
+        }
+    }
+
     fn find(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.insert(key);
         self.table.get(key)
@@ -291,7 +299,7 @@ impl<'a> Table<'a> {
     /// A table in this one.
     pub fn table(&mut self, key: &'static str) -> Option<Table<'a>> {
         let value = self.find(key)?;
-        let shown = format!("[{}.{key}]", self.shown.trim_matches(['[', ']']));
+        let shown = format!("[{}]", self.below(key));
         let table = self.child(key, shown, value);
         if table.is_none() {
             self.problem(key, "must be a table", "");
@@ -312,10 +320,9 @@ impl<'a> Table<'a> {
 
     /// The tables in this one, each under a name of the operator's own.
     pub fn named_tables(&mut self) -> Vec<Table<'a>> {
-        let outer = self.shown.trim_matches(['[', ']']).to_owned();
         let mut tables = Vec::new();
         for (key, value) in self.table {
-            match self.child(key.get_ref(), format!("[{outer}.{}]", key.get_ref()), value) {
+            match self.child(key.get_ref(), format!("[{}]", self.below(key.get_ref())), value) {
                 Some(table) => tables.push(table),
                 None => self.problem(key.get_ref(), "must be a table", ""),
             }
@@ -325,17 +332,17 @@ impl<'a> Table<'a> {
 
     /// A list of tables, `[[…]]`.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
-        let outer = self.shown.trim_matches(['[', ']']).to_owned();
+        let below = self.below(key);
         let items = match self.find(key).map(Spanned::get_ref) {
             None => return Vec::new(),
             Some(DeValue::Array(items)) => items,
             Some(_) => {
-                self.problem(key, "must be a list of tables", &format!("write [[{outer}.{key}]]"));
+                self.problem(key, "must be a list of tables", &format!("write [[{below}]]"));
                 return Vec::new();
             }
         };
         let child = |(number, value)| {
-            self.child(key, format!("[[{outer}.{key}]] {}", number + 1), value).map(|mut table| {
+            self.child(key, format!("[[{below}]] {}", number + 1), value).map(|mut table| {
                 // A list's members have no names, so no variable can mean one of them.
                 table.env = None;
                 table
