@@ -60,9 +60,26 @@ impl Guard {
     }
 }
 
-/// What is wrong with an error of SQLite's.
-pub(super) fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
-    error.sqlite_error_code()
+/// What SQLite itself said.
+fn failure(error: &rusqlite::Error) -> Option<(ffi::Error, String)> {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, text) => {
+            Some((*failure, text.clone().unwrap_or_else(|| failure.to_string())))
+        }
+        // What a statement that can't be compiled gives, but for the statement itself.
+        rusqlite::Error::SqlInputError { error: failure, msg, .. } => Some((*failure, msg.clone())),
+        _ => None,
+    }
+}
+
+/// The sort of error.
+fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
+    failure(error).map(|(failure, _)| failure.code)
+}
+
+/// The error in SQLite's own words.
+pub(super) fn reason(error: &rusqlite::Error) -> String {
+    first_lower(&failure(error).map_or_else(|| error.to_string(), |(_, text)| text))
 }
 
 /// Whether the file itself is what can't be used, so that waiting or another user would not help.
@@ -112,13 +129,8 @@ pub(super) fn explain(error: &rusqlite::Error, what: impl std::fmt::Display, gua
     if let Err(stopped) = guard.check() {
         return stopped;
     }
-    let (extended, text) = match error {
-        rusqlite::Error::SqliteFailure(failure, text) => {
-            (failure.extended_code, text.clone().unwrap_or_else(|| failure.to_string()))
-        }
-        other => (0, other.to_string()),
-    };
-    let text = first_lower(&text);
+    let text = reason(error);
+    let extended = failure(error).map_or(0, |(failure, _)| failure.extended_code);
     let (reason, hint) = match code(error) {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             format!("{text}: another process did not give its lock up within {} s", BUSY.as_secs()),

@@ -108,7 +108,7 @@ fn check_each(db: &Connection, what: &str, guard: &Guard) -> Result<(Vec<String>
         match run_check(db, "integrity_check", Some(&table)) {
             Ok(found) => findings.extend(found),
             Err(error) if connect::is_foreign(&error) => {
-                notes.push(format!("table {table} can't be checked here: {error}"))
+                notes.push(format!("table {table} can't be checked here: {}", connect::reason(&error)))
             }
             Err(error) => return Err(fail(error)),
         }
@@ -167,7 +167,7 @@ fn foreign_keys(db: &Connection, guard: &Guard) -> Result<Option<String>> {
                 "{least}{count} rows break a foreign key, as they did when they were backed up ({table} first)"
             ))
         }
-        Err(error) => Some(format!("the foreign keys could not be checked: {error}")),
+        Err(error) => Some(format!("the foreign keys could not be checked: {}", connect::reason(&error))),
     })
 }
 

@@ -102,31 +102,53 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the image the database at `path`, which is free: complete and synced before it has the name, and never over
-/// another file. `like` is the file whose owner and mode it takes.
-pub(super) fn put_new(path: &Path, image: &Image, like: Option<&Metadata>, cx: &Cx) -> Result<Vec<String>> {
-    image.finish()?;
-    let folder = path.parent().unwrap_or(path);
-    let mut notes = Vec::new();
-    // Only a file on the same disk can be given its name at one stroke.
-    let scratch = Scratch::new(folder, cx)?;
-    let staged = stage(image, &scratch, &Guard::new(cx))?;
-    match like {
-        Some(like) => notes.extend(resemble(&staged, like)),
-        None => notes.push(format!(
-            "{} is new: mode 0600, owned by the user of this run; chown and chmod it if the application is another user",
-            path.display()
-        )),
-    }
-    free(path)?;
-    let fail = |error: &io::Error| {
-        Error::new(Kind::Tool, format!("can't create {}: {}", path.display(), io_reason(error)))
-            .hint("something made it while the backup was being loaded; stop the application and restore again")
-    };
-    let staged = tempfile::TempPath::try_from_path(&staged).map_err(|error| fail(&error))?;
-    staged.persist_noclobber(path).map_err(|failure| fail(&failure.error))?;
-    sync(folder)?;
+/// Makes the image the database at `path`, which is free.
+pub(super) fn put_new(path: &Path, image: &Image, cx: &Cx) -> Result<Vec<String>> {
+    let mut notes = Staged::new(path, image, cx)?.publish(path)?;
+    notes.push(format!(
+        "{} is new: mode 0600, owned by the user of this run; chown and chmod it if the application is another user",
+        path.display()
+    ));
     Ok(notes)
+}
+
+/// A complete, synced file in the folder where it is to stand: only on the same disk can it get its name at one stroke.
+struct Staged {
+    file: PathBuf,
+    // Holds the file until it has its name.
+    _scratch: Scratch,
+}
+
+impl Staged {
+    fn new(path: &Path, image: &Image, cx: &Cx) -> Result<Self> {
+        image.finish()?;
+        let scratch = Scratch::new(path.parent().unwrap_or(path), cx)?;
+        let file = stage(image, &scratch, &Guard::new(cx))?;
+        Ok(Self { file, _scratch: scratch })
+    }
+
+    /// Gives it its name, never over another file.
+    fn publish(self, path: &Path) -> Result<Vec<String>> {
+        free(path)?;
+        let fail = |error: &io::Error| {
+            let failure = Error::new(Kind::Tool, format!("can't create {}: {}", path.display(), io_reason(error)));
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => failure.hint(
+                    "something made it while the backup was being loaded; stop the application and restore again",
+                ),
+                _ => failure,
+            }
+        };
+        let file = tempfile::TempPath::try_from_path(&self.file).map_err(|error| fail(&error))?;
+        file.persist_noclobber(path).map_err(|failure| fail(&failure.error))?;
+        // It stands, so a failure from here on must not be taken for one.
+        let synced = File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all());
+        Ok(synced
+            .err()
+            .map(|error| format!("the folder could not be synced: {}", io_reason(&error)))
+            .into_iter()
+            .collect())
+    }
 }
 
 /// The image as a file in `scratch`, moved there or copied.
@@ -181,19 +203,18 @@ pub(super) fn replace_broken(path: &Path, image: &Image, why: &str, cx: &Cx) -> 
         }
     }
     moves.push((path.to_owned(), aside.clone()));
+    let staged = Staged::new(path, image, cx)?;
+    let mut notes = vec![format!(
+        "{shown} could not be opened ({why}); it was kept as {} and a new file took its place",
+        aside.display()
+    )];
+    notes.extend(resemble(&staged.file, &like));
     let mut moved = Moved::default();
     for (from, to) in moves {
         moved.rename(from, to)?;
     }
-    let mut notes = put_new(path, image, Some(&like), cx)?;
+    notes.extend(staged.publish(path)?);
     moved.0.clear();
-    notes.insert(
-        0,
-        format!(
-            "{shown} could not be opened ({why}); it was kept as {} and a new file took its place",
-            aside.display()
-        ),
-    );
     notes.push("what still has the broken file open must be restarted".to_owned());
     Ok(notes)
 }
@@ -219,13 +240,10 @@ impl Moved {
 impl Drop for Moved {
     fn drop(&mut self) {
         for (from, to) in self.0.drain(..).rev() {
-            // Nothing better can be done than to leave it under its other name.
-            drop(fs::rename(to, from));
+            // If something has taken the name meanwhile, or the move fails, it is better left under its other name.
+            if fs::symlink_metadata(&from).is_err() {
+                drop(fs::rename(to, from));
+            }
         }
     }
-}
-
-fn sync(folder: &Path) -> Result<()> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.doing(Kind::Tool, format!("can't sync the folder {}", folder.display()))
 }

@@ -52,7 +52,7 @@ pub(super) fn restore(live: &Path, dump: &mut dyn Read, request: &Request, cx: &
     let mut restored = checked(&image, request, &guard)?;
     let notes = match site {
         None => Vec::new(),
-        Some(Site::Free(path)) => place::put_new(&path, &image, None, cx)?,
+        Some(Site::Free(path)) => place::put_new(&path, &image, cx)?,
         Some(Site::Taken(path)) => swap::into_live(&path, &image, &scratch, cx)?,
     };
     restored.notes.extend(notes);

@@ -49,7 +49,7 @@ pub(super) fn into_live(path: &Path, image: &Image, scratch: &Scratch, cx: &Cx) 
         Ok(live) => live,
         Err(error) if connect::is_broken(&error) => {
             guard.check()?;
-            return place::replace_broken(path, image, &error.to_string(), cx);
+            return place::replace_broken(path, image, &connect::reason(&error), cx);
         }
         Err(error) => return Err(fail(error)),
     };
