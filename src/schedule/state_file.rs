@@ -94,6 +94,8 @@ impl StateFile {
     pub fn update<T>(&self, report: &Report, change: impl FnOnce(&mut State) -> T) -> Result<T> {
         files::make_folder(&self.folder)?;
         let path = self.folder.join(LOCK_NAME);
+        // The first change of all leaves the lock file, and with it a state.
+        let known = path.exists();
         // Held until the end of this function; others hold it for some milliseconds.
         let lock = files::open_lock(&path)?;
         while let Err(error) = lock.lock() {
@@ -101,10 +103,10 @@ impl StateFile {
                 return Err(files::failed("lock", &path, error));
             }
         }
-        let (mut state, bytes) = self.recover(report)?;
+        let (mut state, bytes) = self.recover(known, report)?;
         let before = state.clone();
         let value = change(&mut state);
-        if state != before {
+        if state != before || bytes.is_none() {
             if let Some(bytes) = &bytes {
                 files::replace(&self.folder, BACKUP_NAME, bytes, Durable::Yes)?;
             }
@@ -115,8 +117,9 @@ impl StateFile {
         Ok(value)
     }
 
-    /// The state and its bytes; from the generation before it, or empty, where there is no other way.
-    fn recover(&self, report: &Report) -> Result<(State, Option<Vec<u8>>)> {
+    /// The state and its bytes; from the generation before it, or empty, where there is no other way. `known`: there has
+    /// been a state.
+    fn recover(&self, known: bool, report: &Report) -> Result<(State, Option<Vec<u8>>)> {
         let what = match self.find(NAME)? {
             Found::Good(state, bytes) => return Ok((state, Some(bytes))),
             Found::Corrupt(why) => Some(format!("can't be understood ({why}); it is now {}", self.set_aside()?)),
@@ -132,7 +135,7 @@ impl StateFile {
             files::replace(&self.folder, NAME, &bytes, Durable::Yes)?;
             return Ok((state, Some(bytes)));
         }
-        let what = what.or_else(|| self.has_run_before().then(|| "is missing".to_owned()));
+        let what = what.or_else(|| known.then(|| "is missing".to_owned()));
         if let Some(what) = what {
             report.warn(&format!(
                 "{} {what}, and there is none before it: every job waits for its next slot\nhint: run what was due with: voxeltron-backup run-job --all",
@@ -173,11 +176,6 @@ impl StateFile {
         let aside = self.folder.join(format!("{NAME}.corrupt-{written}"));
         fs::rename(&path, &aside).map_err(|error| files::failed("set aside", &path, error))?;
         Ok(aside.display().to_string())
-    }
-
-    /// Whether a job has held its lock here.
-    fn has_run_before(&self) -> bool {
-        fs::read_dir(self.folder.join(super::lock::FOLDER)).is_ok_and(|mut locks| locks.next().is_some())
     }
 
     fn corrupt(&self, why: &str) -> Error {
