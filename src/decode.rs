@@ -2,7 +2,7 @@
 //! as a `Read` that fails unless every byte is the one that was stored: sizes and digest as in the manifest, tags,
 //! checksums, the engine's end mark. Reads the target.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::catalog::{Entry, OpenTarget};
 use crate::engine::{self, FindingsCell, Inspected};
@@ -57,7 +57,26 @@ pub fn open(entry: &Entry, target: &OpenTarget, keys: &Keyring, progress: Progre
     let engine = engine::kind(&signed.engine).ok_or_else(|| unknown("engine", &signed.engine))?;
     let inspected = Inspected::new(Meter::expecting(unpacked, dump), (engine.inspector)());
     let findings = inspected.findings();
-    Ok(Decoded { stream: Box::new(inspected), findings })
+    Ok(Decoded { stream: Box::new(Stored(inspected)), findings })
+}
+
+/// A dump that was whole when it was stored: what its inspector dislikes now is damage to the backup, no tool's failure.
+struct Stored<R>(R);
+
+impl<R: Read> Read for Stored<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => {
+                let error = Error::from_io(error, Kind::Target, "can't read the backup");
+                match error.kind {
+                    Kind::Tool => Error { kind: Kind::Authentication, ..error }.while_doing("the backup was changed"),
+                    _ => error,
+                }
+                .into_io()
+            }
+        })
+    }
 }
 
 fn unknown(what: &str, name: &str) -> Error {

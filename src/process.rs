@@ -103,9 +103,8 @@ impl Invocation {
         let mut child = self.command(world).stdin(stdin).stdout(stdout).spawn().map_err(|error| {
             let failure = Error::new(Kind::Tool, format!("can't start {}: {}", self.program, io_reason(&error)));
             match error.kind() {
-                io::ErrorKind::NotFound => {
-                    failure.hint(format!("install {}, or say where it is (tools_dir, for a database's tools)", self.name()))
-                }
+                io::ErrorKind::NotFound => failure
+                    .hint(format!("install {}, or say where it is (tools_dir, for a database's tools)", self.name())),
                 _ => failure,
             }
         })?;

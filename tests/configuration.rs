@@ -59,7 +59,9 @@ fn complaint(text: &str) -> String {
 }
 
 fn with_jobs(jobs: &str) -> String {
-    format!("[backup]\ndata_dir = \"{{dir}}/data\"\nencryption_key = \"{KEY}\"\n[backup.targets.local]\npath = \"{{dir}}/store\"\n{jobs}")
+    format!(
+        "[backup]\ndata_dir = \"{{dir}}/data\"\nencryption_key = \"{KEY}\"\n[backup.targets.local]\npath = \"{{dir}}/store\"\n{jobs}"
+    )
 }
 
 #[test]
@@ -179,7 +181,9 @@ fn keys_of_other_programs_are_let_be() {
 #[test]
 fn the_environment_overrides_every_scalar() {
     let sandbox = Sandbox::new();
-    sandbox.configure("[backup]\ndata_dir = \"/nowhere\"\nencryption_key = \"wrong\"\n[backup.targets.local]\npath = \"/x\"\n");
+    sandbox.configure(
+        "[backup]\ndata_dir = \"/nowhere\"\nencryption_key = \"wrong\"\n[backup.targets.local]\npath = \"/x\"\n",
+    );
     let data = sandbox.data_dir();
     let run = |args: &[&str]| {
         sandbox

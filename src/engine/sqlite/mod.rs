@@ -170,7 +170,6 @@ impl Engine for Sqlite {
 
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
         restore::restore(&self.path, dump, request, cx)
-            .map_err(|error| if error.is_stopped() { error } else { error.while_doing(self.describe()) })
     }
 }
 
