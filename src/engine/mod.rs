@@ -16,8 +16,10 @@ use crate::report::Report;
 use crate::secret::Secret;
 use crate::world::World;
 
+pub mod postgres;
+
 /// Every engine that is built in.
-pub const REGISTRY: &[EngineKind] = &[];
+pub const REGISTRY: &[EngineKind] = &[postgres::KIND];
 
 /// What a command passes to everything that does work. Cheap to clone.
 #[derive(Clone, Debug)]
