@@ -39,6 +39,11 @@ pub struct DatabaseEntries {
     pub owner: String,
     /// Settings, grants, comment and labels, which name it by its old name.
     pub properties: Vec<String>,
+    /// Whether a backslash in a plain literal of these statements is doubled: so it is where the database has
+    /// `standard_conforming_strings` off.
+    pub backslashes_doubled: bool,
+    /// Whether some of them are in an encoding other than UTF-8 and so are left out.
+    pub illegible: bool,
 }
 
 /// What is read next.
@@ -434,10 +439,9 @@ impl Archive {
                 self.database.create = text(&entry.definition);
                 self.database.owner = text(&entry.owner);
             }
-            b"DATABASE PROPERTIES" => self.database.properties.push(text(&entry.definition)),
-            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if about_database => {
-                self.database.properties.push(text(&entry.definition));
-            }
+            b"STDSTRINGS" => self.database.backslashes_doubled = contains(&entry.definition, b"'off'"),
+            b"DATABASE PROPERTIES" => self.property(&entry.definition),
+            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if about_database => self.property(&entry.definition),
             _ => {}
         }
         if entry.has_data {
@@ -449,6 +453,13 @@ impl Archive {
         self.entries_left -= 1;
         self.place = if self.entries_left == 0 { Place::BlockKind } else { Place::Field(0) };
         Ok(())
+    }
+
+    fn property(&mut self, statement: &[u8]) {
+        match std::str::from_utf8(statement) {
+            Ok(statement) if self.utf8 || statement.is_ascii() => self.database.properties.push(statement.to_owned()),
+            _ => self.database.illegible = true,
+        }
     }
 
     fn promise(&self, entry: &Entry) -> Promise {

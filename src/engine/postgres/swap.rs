@@ -198,6 +198,8 @@ pub fn swap(names: &Names, replaces: bool, properties: Properties<'_>, mark: &st
             );
             // They name the database by the name it had, so they fit only if that is the name it gets.
             if entries.name == names.target {
+                let conforming = if entries.backslashes_doubled { "off" } else { "on" };
+                sql += &format!("SET LOCAL standard_conforming_strings = {conforming};\n");
                 sql.extend(entries.properties.iter().map(|statement| run_as_is(statement)));
             }
         }
