@@ -397,7 +397,8 @@ impl<'a> Restore<'a> {
         }
         let archived = self.archive.database();
         if self.facts.live.is_none() && archived.illegible {
-            self.notes.push("settings or comment of the database itself were not carried over: not in UTF-8".to_owned());
+            self.notes
+                .push("settings or comment of the database itself were not carried over: not in UTF-8".to_owned());
         }
         if self.facts.live.is_none() && archived.name != self.names.target && !archived.properties.is_empty() {
             self.notes.push(format!(

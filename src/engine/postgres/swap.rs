@@ -86,7 +86,8 @@ pub struct Live {
     /// Whether we may act for the owner.
     pub ours: bool,
     encoding: String,
-    tablespace: String,
+    /// Only if it isn't the template's: to name one takes a right to it.
+    tablespace: Option<String>,
     collate: String,
     ctype: String,
     /// `c` (libc), `i` (ICU) or `b` (builtin); absent before PostgreSQL 15.
@@ -100,7 +101,8 @@ pub struct Live {
 pub const LIVE: &str = "json_build_object(
     'owner', pg_get_userbyid(d.datdba), 'ours', pg_has_role(d.datdba, 'USAGE'),
     'encoding', pg_encoding_to_char(d.encoding),
-    'tablespace', (SELECT spcname FROM pg_tablespace t WHERE t.oid = d.dattablespace),
+    'tablespace', (SELECT spcname FROM pg_tablespace t WHERE t.oid = d.dattablespace
+      AND t.oid <> (SELECT dattablespace FROM pg_database WHERE datname = 'template0')),
     'collate', d.datcollate, 'ctype', d.datctype, 'provider', to_json(d) ->> 'datlocprovider',
     'locale', coalesce(to_json(d) ->> 'datlocale', to_json(d) ->> 'daticulocale'),
     'rules', to_json(d) ->> 'daticurules')";
@@ -126,7 +128,10 @@ impl Live {
         if let Some(rules) = &self.rules {
             sql += &format!(" ICU_RULES {}", literal(rules));
         }
-        format!("{sql} TABLESPACE {};\n", ident(&self.tablespace))
+        if let Some(tablespace) = &self.tablespace {
+            sql += &format!(" TABLESPACE {}", ident(tablespace));
+        }
+        sql + ";\n"
     }
 }
 
@@ -353,18 +358,18 @@ mod tests {
             "ALTER DATABASE \"db__restoring_0123abcd\" RENAME TO \"db\"",
             "WHERE datname = 'db__old_0123abcd'",
             "COMMENT ON DATABASE \"db__old_0123abcd\" IS 'm'",
-            "COMMIT",
+            "COMMIT;\n",
         ];
         let places: Vec<usize> = order.iter().map(|part| sql.find(part).expect(part)).collect();
         assert!(places.is_sorted(), "{sql}");
-        assert_eq!(sql.matches("COMMIT").count(), 1);
+        assert_eq!(sql.matches("COMMIT;").count(), 1);
     }
 
     #[test]
     fn every_provider_is_made_again() {
         let row = |provider: &str, locale: &str| -> Live {
             serde_json::from_str(&format!(
-                r#"{{"owner":"o","ours":true,"encoding":"UTF8","tablespace":"pg_default","collate":"C","ctype":"C",
+                r#"{{"owner":"o","ours":true,"encoding":"UTF8","tablespace":"fast","collate":"C","ctype":"C",
                 "provider":{provider},"locale":{locale},"rules":null}}"#
             ))
             .unwrap()
@@ -372,7 +377,7 @@ mod tests {
         assert_eq!(
             row("null", "null").create("s"),
             "CREATE DATABASE \"s\" TEMPLATE template0 OWNER \"o\" ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' \
-             TABLESPACE \"pg_default\";\n"
+             TABLESPACE \"fast\";\n"
         );
         assert!(row("\"c\"", "null").create("s").contains(" LOCALE_PROVIDER libc "));
         assert!(row("\"i\"", "\"de-DE\"").create("s").contains(" LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' "));
