@@ -161,6 +161,11 @@ impl Tail {
         {
             world.clock.sleep(Duration::from_millis(2));
         }
+        self.so_far(secrets)
+    }
+
+    /// The last lines that have come until now.
+    fn so_far(&self, secrets: &[Secret]) -> Vec<String> {
         let bytes: Vec<u8> = self.bytes.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
         for secret in secrets.iter().map(Secret::expose).filter(|secret| secret.len() > 2) {
@@ -198,7 +203,8 @@ impl Running {
         match deadline {
             Some(deadline) if self.world.clock.monotonic() >= deadline => {
                 Err(Error::new(Kind::Tool, format!("{} did not finish within its time and was stopped", self.name))
-                    .hint("raise timeout, or look at what the database is waiting for"))
+                    .tail(self.tail.so_far(&self.secrets))
+                    .hint("raise the timeout, or look at what the database is waiting for"))
             }
             _ => Ok(()),
         }
