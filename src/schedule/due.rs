@@ -45,10 +45,11 @@ pub struct Job<'a> {
 impl Job<'_> {
     /// The pause after the `n`th failure or interruption of a slot, counted from 1.
     pub fn pause(&self, n: u32) -> TimeDelta {
-        let doubled = 2u32.checked_pow(n.saturating_sub(1)).and_then(|times| self.retry_after.checked_mul(times));
+        // Enough to reach the longest pause from any first one worth the name.
+        let doublings = n.saturating_sub(1).min(20);
+        let doubled = self.retry_after.saturating_mul(1 << doublings);
         // What is configured is kept to, even if it is longer than the longest pause.
-        let most = LONGEST_PAUSE.max(self.retry_after);
-        TimeDelta::from_std(doubled.unwrap_or(most).min(most)).unwrap_or(TimeDelta::MAX)
+        TimeDelta::from_std(doubled.min(LONGEST_PAUSE.max(self.retry_after))).unwrap_or(TimeDelta::MAX)
     }
 }
 
@@ -94,7 +95,7 @@ pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_ne
     if slot <= base && !past.has_begun(slot) {
         return wait(match past.settled {
             None => "new: waits for its first slot",
-            Some(_) if past.failures_in_row > 0 => "the last slot was given up: waits for the next",
+            Some(_) if past.has_given_up() => "the last slot was given up: waits for the next",
             Some(_) => "nothing is due",
         });
     }
@@ -150,3 +151,6 @@ fn times(count: u32) -> String {
         count => format!("{count} times"),
     }
 }
+
+#[cfg(test)]
+mod tests;

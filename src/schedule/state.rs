@@ -159,6 +159,12 @@ impl JobState {
         failing || self.running.as_ref().is_some_and(|running| running.slot == Some(slot))
     }
 
+    /// Whether the newest settled slot has no backup.
+    pub fn has_given_up(&self) -> bool {
+        let done = self.last_success.as_ref().and_then(|success| success.slot);
+        self.failures_in_row > 0 && done != self.settled
+    }
+
     /// Every tick sees every job. A changed schedule begins anew, so that no slot is invented before the change; what
     /// was achieved and what went wrong stays.
     pub fn seen(&mut self, now: DateTime<Utc>, cron: &Cron) {
