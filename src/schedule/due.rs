@@ -84,7 +84,7 @@ pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_ne
         return try_slot(job, past, slot, 0, now);
     }
     let Some(past) = past else { return wait("new: waits for its first slot") };
-    let believed = past.settled.filter(|settled| *settled <= now + CLOCK_SLACK);
+    let believed = past.settled.filter(|settled| settled.signed_duration_since(now) <= CLOCK_SLACK);
     if let Some(settled) = believed.filter(|settled| *settled > now) {
         let why = format!("the clock is behind the slot {}, which is settled", time::rfc3339(settled));
         return Decision::Wait { until: job.cron.next_after(settled), why };

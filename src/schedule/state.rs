@@ -243,9 +243,10 @@ impl JobState {
     /// A slot is done or given up, and with it all before it. One that lies too far ahead was settled by a wrong clock
     /// and is forgotten here.
     fn settle(&mut self, slot: DateTime<Utc>, now: DateTime<Utc>) {
-        let believed = self.settled.filter(|settled| *settled <= now + CLOCK_SLACK);
+        let is_believed = |other: DateTime<Utc>| other.signed_duration_since(now) <= CLOCK_SLACK;
+        let believed = self.settled.filter(|settled| is_believed(*settled));
         self.settled = Some(believed.map_or(slot, |settled| settled.max(slot)));
-        let open = |other: DateTime<Utc>| other > slot && other <= now + CLOCK_SLACK;
+        let open = |other: DateTime<Utc>| other > slot && is_believed(other);
         self.failing = self.failing.take().filter(|failing| open(failing.slot));
         self.running = self.running.take().filter(|running| running.slot.is_none_or(open));
     }
