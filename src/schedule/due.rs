@@ -89,9 +89,7 @@ pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_ne
         let why = format!("the clock is behind the slot {}, which is settled", time::rfc3339(settled));
         return Decision::Wait { until: job.cron.next_after(settled), why };
     }
-    // First seen in the future, it is new from now on; `JobState::seen` writes that down.
-    let first_seen = past.first_seen.min(now);
-    let base = believed.map_or(first_seen, |settled| settled.max(first_seen));
+    let base = believed.map_or(past.first_seen, |settled| settled.max(past.first_seen));
     if slot <= base && !past.has_begun(slot) {
         return wait(match past.settled {
             None => "new: waits for its first slot",
@@ -127,7 +125,8 @@ fn try_slot(job: &Job<'_>, past: Option<&JobState>, slot: DateTime<Utc>, missed:
         let until = not_before(running.started, job.pause(interruptions))?;
         Some((until, format!("was interrupted {}, or still runs", times(interruptions))))
     });
-    if let Some((until, why)) = after_failure.max(after_interruption) {
+    // An interruption of a slot that had failed came after the failure.
+    if let Some((until, why)) = after_interruption.or(after_failure) {
         let next = job.cron.next_after(now);
         return match next.filter(|next| *next <= until) {
             Some(next) => Decision::Wait { until: Some(next), why: format!("{why}: waits for the next slot") },

@@ -243,3 +243,13 @@ fn a_changed_schedule_invents_no_slots_and_forgets_no_success() {
     let berlin = Cron::parse("0 3 * * *", "Europe/Berlin").unwrap();
     assert!(!past.is_of(&berlin), "another zone is another schedule");
 }
+
+#[test]
+fn what_is_settled_stays_settled() {
+    let cron = daily();
+    let mut past = past(&cron, "12T03:00:00");
+    past.succeeded(Some(at("11T03:00:00")), "late", at("12T04:00:00"), 1, at("12T04:00:00"));
+    assert_eq!(past.settled, Some(at("12T03:00:00")));
+    past.failed(Some(at("11T03:00:00")), &Job { retries: 0, ..job(&cron) }, "refused", at("12T04:00:00"));
+    assert_eq!(past.settled, Some(at("12T03:00:00")));
+}
