@@ -146,14 +146,14 @@ fn slots_round_every_change_of_the_clocks_agree() {
     for zone in ZONES {
         let mut changes = changes(zone.parse().unwrap());
         changes.push(1_500_000_000);
-        for round in 0..150 {
+        for round in 0..100 {
             let middle = changes[round % changes.len()];
             let text = expression(&mut dice);
             cases.push(case(&mut dice, zone, text, middle, 36 * HOUR, 12));
         }
     }
     let (expressions, instants) = compare(&cases);
-    assert!(expressions > 2_500 && instants > 50_000, "{expressions} expressions, {instants} instants");
+    assert!(expressions > 2_000 && instants > 40_000, "{expressions} expressions, {instants} instants");
     println!("{expressions} expressions, {instants} instants");
 }
 

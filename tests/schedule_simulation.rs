@@ -54,6 +54,7 @@ struct World<'c> {
     file: String,
     file_before: Option<String>,
     state: State,
+    saved: State,
     run: Option<Run>,
     seen: Watched,
 }
@@ -86,9 +87,10 @@ impl World<'_> {
     }
 
     fn save(&mut self) {
-        let text = serde_json::to_string(&self.state).unwrap();
-        if text != self.file {
+        if self.state != self.saved {
+            let text = serde_json::to_string(&self.state).unwrap();
             self.file_before = Some(std::mem::replace(&mut self.file, text)).filter(|text| !text.is_empty());
+            self.saved = self.state.clone();
         }
     }
 
@@ -101,6 +103,7 @@ impl World<'_> {
             self.file = before.clone();
         }
         self.state = serde_json::from_str(&self.file).unwrap();
+        self.saved = self.state.clone();
     }
 
     fn settle(&mut self, slot: DateTime<Utc>) {
@@ -222,6 +225,7 @@ fn simulate(seed: u64, expression: &str, zone: &str, start: &str, retries: u32, 
         file: String::new(),
         file_before: None,
         state: State::default(),
+        saved: State::default(),
         run: None,
         seen: Watched::default(),
     };
