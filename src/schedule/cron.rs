@@ -79,7 +79,8 @@ impl Cron {
     /// The latest local time, in whole seconds, that the clock has shown by `t`: what it shows at `t`, but in the second
     /// pass of an overlap, where the first pass has gone further.
     fn reached_at(&self, t: DateTime<Utc>) -> NaiveDateTime {
-        let local = t.with_timezone(&self.zone).naive_local();
+        let offset = self.zone.offset_from_utc_datetime(&t.naive_utc()).fix();
+        let local = t.naive_utc().checked_add_offset(offset).unwrap_or(t.naive_utc());
         let (Some(first), Some(last)) =
             (self.zone.from_local_datetime(&local).earliest(), self.zone.from_local_datetime(&local).latest())
         else {
@@ -193,6 +194,14 @@ mod tests {
         let cron = Cron::parse("0 0 29 2 */7", "UTC").unwrap();
         assert_eq!(cron.next_after(at("2026-01-01T00:00:00Z")), Some(at("2032-02-29T00:00:00Z")));
         assert_eq!(cron.previous_or_at(at("2026-01-01T00:00:00Z")), Some(at("2004-02-29T00:00:00Z")));
+    }
+
+    #[test]
+    fn the_ends_of_time_are_no_trouble() {
+        let cron = Cron::parse("0 3 * * *", "Asia/Tokyo").unwrap();
+        for t in [DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MIN_UTC] {
+            let _ = (cron.next_after(t), cron.previous_or_at(t), cron.count_between(t, t, 9));
+        }
     }
 
     #[test]

@@ -45,10 +45,11 @@ pub struct Job<'a> {
 impl Job<'_> {
     /// The pause after the `n`th failure or interruption of a slot, counted from 1.
     pub fn pause(&self, n: u32) -> TimeDelta {
-        let doubled = 2u32.checked_pow(n.saturating_sub(1)).and_then(|times| self.retry_after.checked_mul(times));
+        // Enough to reach the longest pause from any first one worth the name.
+        let doublings = n.saturating_sub(1).min(20);
+        let doubled = self.retry_after.saturating_mul(1 << doublings);
         // What is configured is kept to, even if it is longer than the longest pause.
-        let most = LONGEST_PAUSE.max(self.retry_after);
-        TimeDelta::from_std(doubled.unwrap_or(most).min(most)).unwrap_or(TimeDelta::MAX)
+        TimeDelta::from_std(doubled.min(LONGEST_PAUSE.max(self.retry_after))).unwrap_or(TimeDelta::MAX)
     }
 }
 
@@ -83,18 +84,16 @@ pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_ne
         return try_slot(job, past, slot, 0, now);
     }
     let Some(past) = past else { return wait("new: waits for its first slot") };
-    let believed = past.settled.filter(|settled| *settled <= now + CLOCK_SLACK);
+    let believed = past.settled.filter(|settled| settled.signed_duration_since(now) <= CLOCK_SLACK);
     if let Some(settled) = believed.filter(|settled| *settled > now) {
         let why = format!("the clock is behind the slot {}, which is settled", time::rfc3339(settled));
         return Decision::Wait { until: job.cron.next_after(settled), why };
     }
-    // First seen in the future, it is new from now on; `JobState::seen` writes that down.
-    let first_seen = past.first_seen.min(now);
-    let base = believed.map_or(first_seen, |settled| settled.max(first_seen));
+    let base = believed.map_or(past.first_seen, |settled| settled.max(past.first_seen));
     if slot <= base && !past.has_begun(slot) {
         return wait(match past.settled {
             None => "new: waits for its first slot",
-            Some(_) if past.failures_in_row > 0 => "the last slot was given up: waits for the next",
+            Some(_) if past.has_given_up() => "the last slot was given up: waits for the next",
             Some(_) => "nothing is due",
         });
     }
@@ -126,7 +125,8 @@ fn try_slot(job: &Job<'_>, past: Option<&JobState>, slot: DateTime<Utc>, missed:
         let until = not_before(running.started, job.pause(interruptions))?;
         Some((until, format!("was interrupted {}, or still runs", times(interruptions))))
     });
-    if let Some((until, why)) = after_failure.max(after_interruption) {
+    // An interruption of a slot that had failed came after the failure.
+    if let Some((until, why)) = after_interruption.or(after_failure) {
         let next = job.cron.next_after(now);
         return match next.filter(|next| *next <= until) {
             Some(next) => Decision::Wait { until: Some(next), why: format!("{why}: waits for the next slot") },
@@ -150,3 +150,6 @@ fn times(count: u32) -> String {
         count => format!("{count} times"),
     }
 }
+
+#[cfg(test)]
+mod tests;

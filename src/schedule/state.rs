@@ -159,6 +159,12 @@ impl JobState {
         failing || self.running.as_ref().is_some_and(|running| running.slot == Some(slot))
     }
 
+    /// Whether the newest settled slot has no backup.
+    pub fn has_given_up(&self) -> bool {
+        let done = self.last_success.as_ref().and_then(|success| success.slot);
+        self.failures_in_row > 0 && done != self.settled
+    }
+
     /// Every tick sees every job. A changed schedule begins anew, so that no slot is invented before the change; what
     /// was achieved and what went wrong stays.
     pub fn seen(&mut self, now: DateTime<Utc>, cron: &Cron) {
@@ -237,9 +243,10 @@ impl JobState {
     /// A slot is done or given up, and with it all before it. One that lies too far ahead was settled by a wrong clock
     /// and is forgotten here.
     fn settle(&mut self, slot: DateTime<Utc>, now: DateTime<Utc>) {
-        let believed = self.settled.filter(|settled| *settled <= now + CLOCK_SLACK);
+        let is_believed = |other: DateTime<Utc>| other.signed_duration_since(now) <= CLOCK_SLACK;
+        let believed = self.settled.filter(|settled| is_believed(*settled));
         self.settled = Some(believed.map_or(slot, |settled| settled.max(slot)));
-        let open = |other: DateTime<Utc>| other > slot && other <= now + CLOCK_SLACK;
+        let open = |other: DateTime<Utc>| other > slot && is_believed(other);
         self.failing = self.failing.take().filter(|failing| open(failing.slot));
         self.running = self.running.take().filter(|running| running.slot.is_none_or(open));
     }

@@ -74,7 +74,7 @@ pub fn is_idle(data_dir: &Path, digest: &str, now: DateTime<Utc>) -> bool {
 
 /// Notes that nothing is due before `next_due` (`None`: ever), as decided from the state with this stamp.
 pub fn write(data_dir: &Path, digest: &str, stamp: &str, now: DateTime<Utc>, next_due: Option<DateTime<Utc>>) {
-    let most = now + HOLDS;
+    let most = now.checked_add_signed(HOLDS).unwrap_or(now);
     let tick = Tick {
         version: VERSION,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,0 +1,68 @@
+"""Which backups stay: an independent reference for the rules of retention.
+
+Standard library only; shares no code with the program, and goes about it the other way round: it asks of each backup
+whether a rule keeps it, instead of letting each rule pick.
+
+stdin: one JSON document a line: {"policy", "backups": [{"id", "created", "trusted"}], "now", "force"}, in seconds.
+stdout: one JSON document a line: [[id, keep, why]], the newest first; why is one of rule, none, half, future, stranger.
+"""
+
+import json
+import sys
+from datetime import datetime, timezone
+
+
+def periods(seconds):
+    at = datetime.fromtimestamp(seconds, timezone.utc)
+    year, week, _ = at.isocalendar()
+    return {
+        "keep_daily": at.toordinal(),
+        "keep_weekly": (year, week),
+        "keep_monthly": (at.year, at.month),
+        "keep_yearly": at.year,
+    }
+
+
+def is_kept(backup, good, policy, now):
+    newer = [other for other in good if (other["created"], other["id"]) > (backup["created"], backup["id"])]
+    if not policy or not newer:
+        return True
+    if "retention_days" in policy and now - backup["created"] <= policy["retention_days"] * 86400:
+        return True
+    if "keep_last" in policy and len(newer) < policy["keep_last"]:
+        return True
+    for rule in ("keep_daily", "keep_weekly", "keep_monthly", "keep_yearly"):
+        if rule not in policy:
+            continue
+        own = periods(backup["created"])[rule]
+        later = {periods(other["created"])[rule] for other in newer}
+        # The newest of its period, and fewer periods than the rule keeps have a backup later than it.
+        if own not in later and len(later) < policy[rule]:
+            return True
+    return False
+
+
+def answer(case):
+    policy = {rule: count for rule, count in case["policy"].items() if count is not None}
+    now = case["now"]
+    good = [b for b in case["backups"] if b["trusted"] and b["created"] <= now + 300]
+    gone = [b for b in good if not is_kept(b, good, policy, now)]
+    gone.sort(key=lambda b: (b["created"], b["id"]))
+    spared = [] if case["force"] else gone[len(good) // 2:]
+    answers = []
+    for b in sorted(case["backups"], key=lambda b: (b["created"], b["id"]), reverse=True):
+        if b["created"] > now + 300:
+            answers.append([b["id"], True, "future"])
+        elif not b["trusted"]:
+            answers.append([b["id"], True, "stranger"])
+        elif b in spared:
+            answers.append([b["id"], True, "half"])
+        elif b in gone:
+            answers.append([b["id"], False, "none"])
+        else:
+            answers.append([b["id"], True, "rule"])
+    return answers
+
+
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))))
