@@ -4,6 +4,7 @@
 // Clippy's exemption for tests knows only functions marked as such, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod accidents;
 mod places;
 mod refusals;
 mod roundtrip;

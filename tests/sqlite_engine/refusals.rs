@@ -2,14 +2,13 @@
 //! file is left.
 
 use std::io::Read;
-use std::path::Path;
 use std::process::Command;
 
 use rusqlite::Connection;
 use voxeltron_backup::engine::{Counts, Destination, kind};
 use voxeltron_backup::error::{Error, Kind};
 
-use crate::support::{Bench, Broken, contents, engine, fill, names, sqlite3, url};
+use crate::support::{Bench, Broken, SmallDisk, contents, engine, fill, names, sqlite3, url};
 
 /// Names the image for the process that is started under a limit.
 const LIMITED: &str = "SQLITE_ENGINE_TEST_LIMITED_IMAGE";
@@ -140,25 +139,6 @@ fn what_is_no_database_is_not_backed_up() {
         (probe.tool_version.as_deref(), probe.server_version, probe.warnings),
         (Some(rusqlite::version()), None, vec![])
     );
-}
-
-/// A file system of its own, that ends with this.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    /// Only root may mount one.
-    fn new(path: &Path, kilobytes: u32) -> Option<Self> {
-        std::fs::create_dir_all(path).unwrap();
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={kilobytes}k"), "none"]).arg(path).output();
-        mount.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
 }
 
 #[test]

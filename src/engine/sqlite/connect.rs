@@ -173,3 +173,56 @@ fn first_lower(text: &str) -> String {
         _ => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cx() -> Cx {
+        Cx {
+            world: crate::world::World::system(),
+            report: crate::report::Report::default(),
+            data_dir: std::path::PathBuf::from("/nowhere"),
+            deadline: None,
+        }
+    }
+
+    #[test]
+    fn errors_say_what_why_and_the_mend() {
+        for (code, message, hint) in [
+            (ffi::SQLITE_BUSY, "another process did not give its lock up within 60 s", "restore.before can"),
+            (ffi::SQLITE_FULL, "no space left", "make room"),
+            (ffi::SQLITE_NOTADB, "not a database", "is the path right?"),
+            (ffi::SQLITE_CORRUPT, "malformed", "restore a backup"),
+            (ffi::SQLITE_READONLY_ROLLBACK, "journal that must be rolled back", "as the user who owns"),
+            (ffi::SQLITE_CANTOPEN, "unable to open", "look at owner and mode"),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let error = explain(&error, "can't dump x", &Guard::new(&cx()));
+            assert!(error.message.starts_with("can't dump x: ") && error.message.contains(message), "{error}");
+            assert!(error.hint.as_deref().is_some_and(|text| text.contains(hint)), "{error:?}");
+            assert!(!error.message.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn a_signal_is_said_instead_of_what_it_caused() {
+        let cx = cx();
+        cx.world.cancel.stop(2);
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None);
+        assert_eq!(explain(&error, "x", &Guard::new(&cx)).kind, Kind::Stopped(2));
+    }
+
+    #[test]
+    fn a_signal_ends_a_long_statement() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(a)"));
+        let cx = cx();
+        let db = live(&path, &Guard::new(&cx)).unwrap();
+        cx.world.cancel.stop(15);
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT max(i) FROM n";
+        let error = db.query_row(endless, [], |_| Ok(())).unwrap_err();
+        assert_eq!(explain(&error, "x", &Guard::new(&cx)).kind, Kind::Stopped(15));
+    }
+}
