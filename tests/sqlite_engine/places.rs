@@ -120,6 +120,23 @@ fn an_emptied_live_database_takes_the_images_journal_mode() {
 }
 
 #[test]
+fn an_emptied_live_database_with_the_journal_of_the_old_one() {
+    for (journal, ending) in [("WAL", "-wal"), ("DELETE", "-journal")] {
+        let (bench, image, before) = bench(journal);
+        let db = rusqlite::Connection::open(&bench.live).unwrap();
+        db.execute_batch("PRAGMA cache_size=2; BEGIN; UPDATE t SET b = zeroblob(1000); DELETE FROM t WHERE id > 7;")
+            .unwrap();
+        let left = format!("{}{ending}", bench.live.display());
+        let bytes = std::fs::read(&left).unwrap();
+        drop(db);
+        std::fs::write(&bench.live, "").unwrap();
+        std::fs::write(&left, bytes).unwrap();
+        bench.restore(&image, Destination::InPlace, &Default::default()).unwrap();
+        assert_eq!(contents(&bench.live), before);
+    }
+}
+
+#[test]
 fn a_symbolic_link_is_followed_and_stays() {
     let (mut bench, image, before) = bench("WAL");
     let real = bench.path("real.db");

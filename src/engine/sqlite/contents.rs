@@ -173,10 +173,9 @@ fn foreign_keys(db: &Connection, guard: &Guard) -> Result<Option<String>> {
         Ok((0, _)) => None,
         Ok((count, table)) => {
             let least = if count >= FINDINGS { "at least " } else { "" };
+            let rows = if count == 1 { "1 row breaks" } else { &format!("{count} rows break") };
             let table = table.unwrap_or_default();
-            Some(format!(
-                "{least}{count} rows break a foreign key, as they did when they were backed up ({table} first)"
-            ))
+            Some(format!("{least}{rows} a foreign key, as when the backup was taken ({table} first)"))
         }
         Err(error) => Some(format!("the foreign keys could not be checked: {}", connect::reason(&error))),
     })
@@ -243,7 +242,7 @@ mod tests {
             notes,
             [
                 "data that breaks its own schema was backed up and restored: CHECK constraint failed in t",
-                "1 rows break a foreign key, as they did when they were backed up (c first)",
+                "1 row breaks a foreign key, as when the backup was taken (c first)",
             ]
         );
     }

@@ -169,8 +169,27 @@ impl Engine for Sqlite {
     }
 
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
-        restore::restore(&self.path, dump, request, cx)
-            .map_err(|error| if error.is_stopped() { error } else { error.while_doing(self.describe()) })
+        let mut watched = Watched { inner: dump, failed: false };
+        restore::restore(&self.path, &mut watched, request, cx).map_err(|error| {
+            match error.is_stopped() || watched.failed {
+                true => error,
+                false => error.while_doing(self.describe()),
+            }
+        })
+    }
+}
+
+/// Knows whether the stream itself has failed: its error is not this database's.
+struct Watched<'a> {
+    inner: &'a mut dyn Read,
+    failed: bool,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.inner.read(buffer);
+        self.failed |= outcome.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        outcome
     }
 }
 
