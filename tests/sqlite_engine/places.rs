@@ -89,6 +89,32 @@ fn a_broken_live_database_is_kept_and_replaced() {
 }
 
 #[test]
+fn the_wal_of_a_broken_database_is_kept_as_it_is() {
+    let (mut bench, image, before) = bench("WAL");
+    let db = rusqlite::Connection::open(&bench.live).unwrap();
+    // The header's page is not among what the WAL holds, so that SQLite can't mend the file from it.
+    db.execute_batch("UPDATE t SET b = zeroblob(1000) WHERE id = 7").unwrap();
+    let wal = std::fs::read(folder(&bench).join("live.db-wal")).unwrap();
+    let mut broken = std::fs::read(&bench.live).unwrap();
+    drop(db);
+    broken[..4_096].fill(0xa5);
+    bench.live = bench.live.with_file_name("broken.db");
+    std::fs::write(&bench.live, &broken).unwrap();
+    std::fs::write(folder(&bench).join("broken.db-wal"), &wal).unwrap();
+    // Neither a backup that is tried every minute nor the restore may spoil it.
+    bench.dump().unwrap_err();
+    bench.engine().probe(&bench.cx).unwrap_err();
+    bench.restore(&image, Destination::InPlace, &Default::default()).unwrap();
+    assert_eq!(contents(&bench.live), before);
+    let kept: Vec<_> = names(folder(&bench)).into_iter().filter(|name| name.contains(".broken-")).collect();
+    let read = |ending: &str| {
+        let name = kept.iter().find(|name| name.ends_with(ending)).unwrap();
+        std::fs::read(folder(&bench).join(name)).unwrap()
+    };
+    assert!(read("Z") == broken && read("-wal") == wal, "{kept:?}");
+}
+
+#[test]
 fn a_truncated_live_database_and_one_that_is_damaged_inside() {
     for journal in ["WAL", "DELETE"] {
         let (bench, image, before) = bench(journal);

@@ -94,8 +94,19 @@ pub(super) fn is_foreign(error: &rusqlite::Error) -> bool {
 
 /// Opens the database at `path` for reading and writing, for even a reader must be able to roll a hot journal back; a
 /// file that is not there is never made.
+///
+/// Until [`begin_reading`] has seen that it is a database, closing leaves a WAL as it is: SQLite would write it into the
+/// file and remove it, and from a file with a broken header nothing more could be saved.
 pub(super) fn live(path: &Path, guard: &Guard) -> rusqlite::Result<Connection> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, guard)
+    let db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, guard)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(db)
+}
+
+/// Reads the header and the schema. Within a transaction this is what takes the snapshot.
+pub(super) fn begin_reading(db: &Connection) -> rusqlite::Result<()> {
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
 }
 
 /// Opens a temporary copy that nobody else has and nothing will change.

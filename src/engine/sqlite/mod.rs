@@ -122,7 +122,7 @@ impl Engine for Sqlite {
         let what = format!("can't read sqlite database {}", self.path.display());
         let fail = |error: rusqlite::Error| connect::explain(&error, &what, &guard);
         let db = connect::live(&self.path, &guard).map_err(fail)?;
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+        connect::begin_reading(&db).map_err(fail)?;
         let is_wal = connect::pragma_text(&db, "journal_mode").map_err(fail)? == "wal";
         let mut warnings = Vec::new();
         let real = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
 use super::connect::{self, Guard};
 use super::restore::Image;
@@ -27,15 +26,11 @@ struct Live {
 impl Live {
     fn open(path: &Path, guard: &Guard) -> rusqlite::Result<Self> {
         let db = connect::live(path, guard)?;
-        // If it turns out to be broken, its WAL must stay as it is: closing must not write it into the file.
-        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // The first question that reads the header and the schema.
+        connect::begin_reading(&db)?;
         let is_wal = connect::pragma_text(&db, "journal_mode")? == "wal";
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let page_bytes = connect::pragma_number(&db, "page_size")?;
         let is_empty = connect::pragma_number(&db, "page_count")? == 0;
         let encoding = connect::pragma_text(&db, "encoding")?;
-        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(Self { db, page_bytes, is_wal, is_empty, encoding })
     }
 }
@@ -107,6 +102,7 @@ fn afterwards(path: &Path, becomes_wal: bool, guard: &Guard) -> Result<Vec<Strin
     let mut notes = Vec::new();
     let look = || {
         let db = connect::live(path, guard)?;
+        connect::begin_reading(&db)?;
         let stays = becomes_wal && connect::pragma_text(&db, "journal_mode=WAL")? != "wal";
         let findings = match contents::run_check(&db, "quick_check", None) {
             Err(error) if connect::is_foreign(&error) => Vec::new(),
