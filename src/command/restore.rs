@@ -224,7 +224,7 @@ fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destinatio
     let server_version = signed.server_version.clone();
     let request = Request { destination, expected: signed.counts.clone(), server_version };
     let restored = each_copy(app, chosen, |stream| engine.restore(stream, &request, &app.cx))
-        .map_err(|error| error.while_doing(format!("can't restore {}", engine.describe())))?;
+        .map_err(|error| error.while_doing(format!("can't restore {}", signed.database)))?;
     for note in &restored.notes {
         app.cx.report.warn(note);
     }

@@ -206,7 +206,13 @@ fn what_only_the_application_can_read_comes_back_too() {
          UPDATE sqlite_schema SET sql='CREATE INDEX i ON t(b COLLATE secret_order)' WHERE name='i';\n\
          UPDATE sqlite_schema SET sql='CREATE TABLE t(a TEXT, b CHECK(secret_check(b)))' WHERE name='t';\n",
     );
+    sqlite3(
+        &bench.live,
+        "PRAGMA writable_schema=ON;\n\
+         INSERT INTO sqlite_schema VALUES('table','v','v',0,'CREATE VIRTUAL TABLE v USING secret_module(x)');\n",
+    );
     let (image, counts, _) = bench.dump().unwrap();
+    assert_eq!(counts.get("v"), Some(&None));
     assert_eq!((counts.get("plain"), counts.get("t")), (Some(&Some(2)), Some(&Some(1))));
     bench.execute("DELETE FROM plain");
     let restored = bench.restore(&image, Destination::InPlace, &counts).unwrap();

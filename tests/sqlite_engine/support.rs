@@ -173,3 +173,22 @@ impl Read for Broken<'_> {
         }
     }
 }
+
+/// A file system of its own, that ends with this.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Only root may mount one.
+    pub fn new(path: &Path, kilobytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={kilobytes}k"), "none"]).arg(path).output();
+        mount.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}

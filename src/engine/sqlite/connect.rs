@@ -94,8 +94,19 @@ pub(super) fn is_foreign(error: &rusqlite::Error) -> bool {
 
 /// Opens the database at `path` for reading and writing, for even a reader must be able to roll a hot journal back; a
 /// file that is not there is never made.
+///
+/// Until [`begin_reading`] has seen that it is a database, closing leaves a WAL as it is: SQLite would write it into the
+/// file and remove it, and from a file with a broken header nothing more could be saved.
 pub(super) fn live(path: &Path, guard: &Guard) -> rusqlite::Result<Connection> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, guard)
+    let db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, guard)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(db)
+}
+
+/// Reads the header and the schema. Within a transaction this is what takes the snapshot.
+pub(super) fn begin_reading(db: &Connection) -> rusqlite::Result<()> {
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
 }
 
 /// Opens a temporary copy that nobody else has and nothing will change.
@@ -171,5 +182,58 @@ fn first_lower(text: &str) -> String {
     match chars.next() {
         Some(first) if !keeps => first.to_lowercase().chain(chars).collect(),
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cx() -> Cx {
+        Cx {
+            world: crate::world::World::system(),
+            report: crate::report::Report::default(),
+            data_dir: std::path::PathBuf::from("/nowhere"),
+            deadline: None,
+        }
+    }
+
+    #[test]
+    fn errors_say_what_why_and_the_mend() {
+        for (code, message, hint) in [
+            (ffi::SQLITE_BUSY, "another process did not give its lock up within 60 s", "restore.before can"),
+            (ffi::SQLITE_FULL, "no space left", "make room"),
+            (ffi::SQLITE_NOTADB, "not a database", "is the path right?"),
+            (ffi::SQLITE_CORRUPT, "malformed", "restore a backup"),
+            (ffi::SQLITE_READONLY_ROLLBACK, "journal that must be rolled back", "as the user who owns"),
+            (ffi::SQLITE_CANTOPEN, "unable to open", "look at owner and mode"),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let error = explain(&error, "can't dump x", &Guard::new(&cx()));
+            assert!(error.message.starts_with("can't dump x: ") && error.message.contains(message), "{error}");
+            assert!(error.hint.as_deref().is_some_and(|text| text.contains(hint)), "{error:?}");
+            assert!(!error.message.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn a_signal_is_said_instead_of_what_it_caused() {
+        let cx = cx();
+        cx.world.cancel.stop(2);
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None);
+        assert_eq!(explain(&error, "x", &Guard::new(&cx)).kind, Kind::Stopped(2));
+    }
+
+    #[test]
+    fn a_signal_ends_a_long_statement() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(a)"));
+        let cx = cx();
+        let db = live(&path, &Guard::new(&cx)).unwrap();
+        cx.world.cancel.stop(15);
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT max(i) FROM n";
+        let error = db.query_row(endless, [], |_| Ok(())).unwrap_err();
+        assert_eq!(explain(&error, "x", &Guard::new(&cx)).kind, Kind::Stopped(15));
     }
 }

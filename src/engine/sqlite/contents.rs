@@ -85,13 +85,11 @@ pub(super) fn compare(expected: &Counts, loaded: &Counts) -> Result<Vec<String>>
 pub(super) fn check(db: &Connection, what: &str, guard: &Guard) -> Result<Vec<String>> {
     let (findings, mut notes) = match run_check(db, "integrity_check", None) {
         Err(error) if connect::is_foreign(&error) => check_each(db, what, guard)?,
-        other => (other.map_err(|error| connect::explain(&error, format!("can't check {what}"), guard))?, Vec::new()),
+        other => (other.map_err(|error| unreadable(&error, what, guard))?, Vec::new()),
     };
     let (about_data, damage): (Vec<String>, Vec<String>) = findings.into_iter().partition(|text| is_about_data(text));
     if !damage.is_empty() {
-        let message = format!("{what} is damaged: {}", some_of(&damage));
-        return Err(Error::new(Kind::Tool, message)
-            .hint("restore an older backup, or write this one with --output and try `sqlite3 FILE .recover`"));
+        return Err(damaged(what, &some_of(&damage)));
     }
     if !about_data.is_empty() {
         notes.push(format!("data that breaks its own schema was backed up and restored: {}", some_of(&about_data)));
@@ -100,9 +98,22 @@ pub(super) fn check(db: &Connection, what: &str, guard: &Guard) -> Result<Vec<St
     Ok(notes)
 }
 
+/// An error of a backup's database: damage is said as such, whatever finds it.
+pub(super) fn unreadable(error: &rusqlite::Error, what: &str, guard: &Guard) -> Error {
+    match guard.check() {
+        Ok(()) if connect::is_broken(error) => damaged(what, &connect::reason(error)),
+        _ => connect::explain(error, format!("can't read {what}"), guard),
+    }
+}
+
+fn damaged(what: &str, why: &str) -> Error {
+    Error::new(Kind::Tool, format!("{what} is damaged: {why}"))
+        .hint("restore an older backup, or write this one with --output and try `sqlite3 FILE .recover`")
+}
+
 /// Checks table by table, for where one needs a function, a collation or a module that only the application has.
 fn check_each(db: &Connection, what: &str, guard: &Guard) -> Result<(Vec<String>, Vec<String>)> {
-    let fail = |error: rusqlite::Error| connect::explain(&error, format!("can't check {what}"), guard);
+    let fail = |error: rusqlite::Error| unreadable(&error, what, guard);
     let (mut findings, mut notes) = (Vec::new(), Vec::new());
     for (table, _) in tables(db).map_err(fail)? {
         match run_check(db, "integrity_check", Some(&table)) {
@@ -162,10 +173,9 @@ fn foreign_keys(db: &Connection, guard: &Guard) -> Result<Option<String>> {
         Ok((0, _)) => None,
         Ok((count, table)) => {
             let least = if count >= FINDINGS { "at least " } else { "" };
+            let rows = if count == 1 { "1 row breaks" } else { &format!("{count} rows break") };
             let table = table.unwrap_or_default();
-            Some(format!(
-                "{least}{count} rows break a foreign key, as they did when they were backed up ({table} first)"
-            ))
+            Some(format!("{least}{rows} a foreign key, as when the backup was taken ({table} first)"))
         }
         Err(error) => Some(format!("the foreign keys could not be checked: {}", connect::reason(&error))),
     })
@@ -232,7 +242,7 @@ mod tests {
             notes,
             [
                 "data that breaks its own schema was backed up and restored: CHECK constraint failed in t",
-                "1 rows break a foreign key, as they did when they were backed up (c first)",
+                "1 row breaks a foreign key, as when the backup was taken (c first)",
             ]
         );
     }

@@ -122,7 +122,7 @@ impl Engine for Sqlite {
         let what = format!("can't read sqlite database {}", self.path.display());
         let fail = |error: rusqlite::Error| connect::explain(&error, &what, &guard);
         let db = connect::live(&self.path, &guard).map_err(fail)?;
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+        connect::begin_reading(&db).map_err(fail)?;
         let is_wal = connect::pragma_text(&db, "journal_mode").map_err(fail)? == "wal";
         let mut warnings = Vec::new();
         let real = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
@@ -169,7 +169,27 @@ impl Engine for Sqlite {
     }
 
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
-        restore::restore(&self.path, dump, request, cx)
+        let mut watched = Watched { inner: dump, failed: false };
+        restore::restore(&self.path, &mut watched, request, cx).map_err(|error| {
+            match error.is_stopped() || watched.failed {
+                true => error,
+                false => error.while_doing(self.describe()),
+            }
+        })
+    }
+}
+
+/// Knows whether the stream itself has failed: its error is not this database's.
+struct Watched<'a> {
+    inner: &'a mut dyn Read,
+    failed: bool,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.inner.read(buffer);
+        self.failed |= outcome.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        outcome
     }
 }
 

@@ -247,3 +247,34 @@ impl Drop for Moved {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_moved_aside_goes_back_unless_the_new_one_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (keeps, taken) in [(false, false), (true, false), (false, true)] {
+            fs::write(path("x"), "old").unwrap();
+            let mut moved = Moved::default();
+            moved.rename(path("x"), path("x.broken")).unwrap();
+            if taken {
+                fs::write(path("x"), "another's").unwrap();
+            }
+            if keeps {
+                moved.0.clear();
+            }
+            drop(moved);
+            let kept = if keeps || taken { "x.broken" } else { "x" };
+            assert_eq!(fs::read_to_string(path(kept)).unwrap(), "old");
+            assert_eq!(path("x").exists(), !keeps);
+            drop(fs::remove_file(path("x.broken")));
+        }
+        fs::write(path("x"), "old").unwrap();
+        fs::write(path("y"), "there").unwrap();
+        assert!(Moved::default().rename(path("x"), path("y")).unwrap_err().message.ends_with("that name is taken"));
+        assert_eq!(fs::read_to_string(path("y")).unwrap(), "there");
+    }
+}

@@ -100,7 +100,7 @@ pub(super) fn cannot_write(path: &Path, error: std::io::Error) -> Error {
 /// Checks the image's structure and compares its counts.
 fn checked(image: &Image, request: &Request, guard: &Guard) -> Result<Restored> {
     let what = "the backup's database";
-    let fail = |error: rusqlite::Error| connect::explain(&error, format!("can't read {what}"), guard);
+    let fail = |error: rusqlite::Error| contents::unreadable(&error, what, guard);
     let copy = connect::copy(&image.path, guard).map_err(fail)?;
     let mut notes = contents::check(&copy, what, guard)?;
     let counts = contents::count(&copy).map_err(fail)?;

@@ -49,7 +49,7 @@ fn take_with(path: &Path, cx: &Cx, may_stream: bool) -> Result<Dump> {
     let db = connect::live(path, &guard).map_err(fail)?;
     db.execute_batch("BEGIN").map_err(fail)?;
     // The first read is what takes the snapshot; from here on the journal's mode can't change either.
-    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fail)?;
+    connect::begin_reading(&db).map_err(fail)?;
     let is_wal = connect::pragma_text(&db, "journal_mode").map_err(fail)? == "wal";
     if is_wal && may_stream && can_stream(&db).map_err(fail)? {
         let counts = contents::count(&db).map_err(fail)?;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
 use super::connect::{self, Guard};
 use super::restore::Image;
@@ -27,15 +26,11 @@ struct Live {
 impl Live {
     fn open(path: &Path, guard: &Guard) -> rusqlite::Result<Self> {
         let db = connect::live(path, guard)?;
-        // If it turns out to be broken, its WAL must stay as it is: closing must not write it into the file.
-        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // The first question that reads the header and the schema.
+        connect::begin_reading(&db)?;
         let is_wal = connect::pragma_text(&db, "journal_mode")? == "wal";
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let page_bytes = connect::pragma_number(&db, "page_size")?;
         let is_empty = connect::pragma_number(&db, "page_count")? == 0;
         let encoding = connect::pragma_text(&db, "encoding")?;
-        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(Self { db, page_bytes, is_wal, is_empty, encoding })
     }
 }
@@ -100,30 +95,43 @@ fn resized(image: &Image, page_bytes: u64, scratch: &Scratch, guard: &Guard) -> 
     }
 }
 
-/// Looks at what stands now through a fresh connection, as the application will see it.
+/// Looks at what stands now through a fresh connection, as the application will see it. The restore is done, so nothing
+/// but damage is an error any more: not a lock, a signal or the deadline.
 fn afterwards(path: &Path, becomes_wal: bool, guard: &Guard) -> Result<Vec<String>> {
     let shown = path.display();
-    let fail =
-        |error: rusqlite::Error| connect::explain(&error, format!("{shown} was restored, but can't be checked"), guard);
-    let db = connect::live(path, guard).map_err(fail)?;
     let mut notes = Vec::new();
-    if becomes_wal && connect::pragma_text(&db, "journal_mode=WAL").is_err() {
-        notes.push(format!(
-            "{shown} was in WAL mode when it was backed up, and is not now; set PRAGMA journal_mode=WAL"
-        ));
-    }
-    match contents::run_check(&db, "quick_check", None) {
-        Ok(findings) => {
+    let look = || {
+        let db = connect::live(path, guard)?;
+        connect::begin_reading(&db)?;
+        let stays = becomes_wal && connect::pragma_text(&db, "journal_mode=WAL")? != "wal";
+        let findings = match contents::run_check(&db, "quick_check", None) {
+            Err(error) if connect::is_foreign(&error) => Vec::new(),
+            other => other?,
+        };
+        checkpoint(&db);
+        Ok((stays, findings))
+    };
+    match look() {
+        Ok((stays, findings)) => {
             if let Some(damage) = findings.iter().find(|text| !contents::is_about_data(text)) {
-                return Err(Error::new(Kind::Tool, format!("{shown} was restored, but is damaged: {damage}"))
-                    .hint("the backup itself is sound: look at the disk and the file system, then restore again"));
+                return Err(broke(path, damage));
+            }
+            if stays {
+                notes.push(format!("{shown} was in WAL mode when it was backed up, and is not now"));
             }
         }
-        Err(error) if connect::is_foreign(&error) => {}
-        Err(error) => return Err(fail(error)),
+        Err(error) if connect::is_broken(&error) => return Err(broke(path, &connect::reason(&error))),
+        Err(error) => {
+            let error = connect::explain(&error, "the check of what stands now could not be finished", guard);
+            notes.push(format!("{shown} was restored; {}", error.message));
+        }
     }
-    checkpoint(&db);
     Ok(notes)
+}
+
+fn broke(path: &Path, damage: &str) -> Error {
+    Error::new(Kind::Tool, format!("{} was restored, but is damaged: {damage}", path.display()))
+        .hint("the backup itself is sound: look at the disk and the file system, then restore again")
 }
 
 /// Moves the WAL, which now holds the whole database, into the file, if nobody is in the way. Waits for nobody: a
