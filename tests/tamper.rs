@@ -376,6 +376,48 @@ fn every_flipped_bit_of_a_manifest_is_refused_or_means_nothing() {
 }
 
 #[test]
+fn what_a_stranger_wrote_cannot_drive_the_terminal() {
+    let good = good();
+    let nasty = "\u{1b}[2J\u{7}\r\n\u{9b}1m\u{202e}";
+    let (header, before) = Header::read(&mut &good.object[..]).unwrap();
+    let headers: [fn(&mut Header, &str); 5] = [
+        |header, nasty| header.instance = nasty.into(),
+        |header, nasty| header.id = nasty.into(),
+        |header, nasty| header.engine = nasty.into(),
+        |header, nasty| header.compression = nasty.into(),
+        |header, nasty| header.key_id = nasty.into(),
+    ];
+    let mut messages = Vec::new();
+    for edit in headers {
+        let mut edited = header.clone();
+        edit(&mut edited, nasty);
+        let bytes = [&edited.to_bytes().unwrap()[..], &good.object[before.len()..]].concat();
+        messages.push(sample::open(&bytes[..], &good.manifest, &good.owner, &good.id, &keys()).unwrap_err());
+    }
+    let manifests: [fn(&mut Signed, &str); 4] = [
+        |signed, nasty| signed.instance = nasty.into(),
+        |signed, nasty| signed.database = nasty.into(),
+        |signed, nasty| signed.id = nasty.into(),
+        |signed, nasty| signed.object = nasty.into(),
+    ];
+    for edit in manifests {
+        let mut signed = good.signed.clone();
+        edit(&mut signed, nasty);
+        let bytes = manifest::write(&signed, None).unwrap();
+        messages.push(manifest::read(&bytes, &good.owner, &good.id, &keys()).unwrap_err());
+    }
+    for (field, value) in [("key_id", nasty.into()), ("hmac", nasty.into()), ("format", serde_json::json!(nasty))] {
+        let bytes = envelope(|envelope| envelope[field] = value.clone());
+        messages.extend(sample::open(&good.object[..], &bytes, &good.owner, &good.id, &keys()).err());
+    }
+    assert_eq!(messages.len(), 12);
+    for error in messages {
+        assert_eq!(error.kind, Kind::Authentication);
+        assert!(!error.message.contains(|c: char| c.is_control() || c == '\u{202e}'), "{error:?}");
+    }
+}
+
+#[test]
 fn compressed_data_alone_shows_every_damage_with_its_manifest() {
     let backup = Recipe { encrypt: false, ..Recipe::default() }.build(&noise(2_500_000));
     let open = |object: &[u8]| sample::open(object, &backup.manifest, &backup.owner, &backup.id, &keys());
