@@ -1,4 +1,5 @@
-//! Whatever is done to a backup, it is refused as what it is: every way has a message of its own, and all of them are
+//! Whatever is done to a backup, the format alone refuses it as what it is (what the program makes of it stands in
+//! `tamper.rs`): every way has a message of its own, and all of them are
 //! kept in `tests/snapshots`, to be read by people.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
