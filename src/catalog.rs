@@ -66,6 +66,11 @@ impl Entry {
         }
     }
 
+    /// Whether its manifest is signed under one of our keys.
+    pub fn is_authentic(&self) -> bool {
+        matches!(&self.manifest, Ok(Manifest { trust: Trust::Authentic, .. }))
+    }
+
     /// Why the object can't be what the manifest says, as far as the listing tells.
     pub fn damage(&self) -> Option<String> {
         let signed = self.signed()?;

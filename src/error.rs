@@ -12,6 +12,8 @@
 use std::fmt;
 use std::io;
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -40,6 +42,25 @@ pub enum Kind {
     Hook,
     /// A signal asked us to stop; its number.
     Stopped(i32),
+}
+
+impl Kind {
+    /// Its name in JSON documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::Usage => "usage",
+            Self::Partial => "partial",
+            Self::Config => "config",
+            Self::Locked => "locked",
+            Self::Authentication => "authentication",
+            Self::Tool => "tool",
+            Self::Target => "target",
+            Self::NoBackup => "no-backup",
+            Self::Hook => "hook",
+            Self::Stopped(_) => "stopped",
+        }
+    }
 }
 
 /// A failure, ready to be shown.
@@ -124,6 +145,18 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// As JSON documents have it.
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut document = serializer.serialize_struct("Error", 4)?;
+        document.serialize_field("kind", self.kind.name())?;
+        document.serialize_field("message", &self.message)?;
+        document.serialize_field("hint", &self.hint)?;
+        document.serialize_field("tail", &self.tail)?;
+        document.end()
+    }
+}
 
 /// Adds what was being done to a result's error.
 pub trait Context<T> {

@@ -71,31 +71,38 @@ impl Exit {
         }
     }
 
-    /// The end of a run of several parts: all done, all failed alike (that code), all failed but differently (1),
-    /// or some of each (3). A signal outranks them all.
+    /// The end of a run of several parts.
     pub fn merge(parts: impl IntoIterator<Item = Result<(), Kind>>) -> Self {
-        let (mut done, mut failed): (bool, Option<Self>) = (false, None);
-        for part in parts {
-            match part {
-                Ok(()) => done = true,
-                Err(kind @ Kind::Stopped(_)) => return kind.into(),
-                Err(kind) => {
-                    let exit = Self::from(kind);
-                    failed = Some(match failed {
-                        None => exit,
-                        Some(before) if before == exit => exit,
-                        Some(Self::Partial) => Self::Partial,
-                        Some(_) if exit == Self::Partial => Self::Partial,
-                        Some(_) => Self::Other,
-                    });
-                }
+        merge(parts).err().map_or(Self::Done, Self::from)
+    }
+}
+
+/// What several parts come to: all done, all failed alike (that kind), all failed but differently ([`Kind::Other`]), or
+/// some of each ([`Kind::Partial`]). A signal outranks them all.
+///
+/// # Errors
+/// The kind of the whole failure.
+pub fn merge(parts: impl IntoIterator<Item = Result<(), Kind>>) -> Result<(), Kind> {
+    let (mut done, mut failed): (bool, Option<Kind>) = (false, None);
+    for part in parts {
+        match part {
+            Ok(()) => done = true,
+            Err(kind @ Kind::Stopped(_)) => return Err(kind),
+            Err(kind) => {
+                failed = Some(match failed {
+                    None => kind,
+                    Some(before) if before == kind => kind,
+                    Some(Kind::Partial) => Kind::Partial,
+                    Some(_) if kind == Kind::Partial => Kind::Partial,
+                    Some(_) => Kind::Other,
+                });
             }
         }
-        match failed {
-            None => Self::Done,
-            Some(_) if done => Self::Partial,
-            Some(exit) => exit,
-        }
+    }
+    match failed {
+        None => Ok(()),
+        Some(_) if done => Err(Kind::Partial),
+        Some(kind) => Err(kind),
     }
 }
 
@@ -115,6 +122,14 @@ impl From<Kind> for Exit {
             Kind::Stopped(number) => Self::Signal(number),
         }
     }
+}
+
+/// What failures come to where what went well does not count: alike, that kind; else [`Kind::Other`].
+///
+/// # Errors
+/// The kind, if there is a failure at all.
+pub fn merge_failures(kinds: impl IntoIterator<Item = Kind>) -> Result<(), Kind> {
+    merge(kinds.into_iter().map(Err))
 }
 
 #[cfg(test)]

@@ -1,11 +1,44 @@
 //! Backs databases up and brings them back.
+//!
+//! The map. Data flows one way, **engine → pipeline → target** on the way out and **target → pipeline → engine** on the
+//! way back; decisions are pure and stand beside it; commands only arrange.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`cli`] | the command line: help, manual pages and completions come from it |
+//! | [`command`] | one file for each command |
+//! | [`app`] | configuration → opened targets, keys, engines |
+//! | [`backup`] | one run of one job, whole |
+//! | [`decode`] | from a stored object back to the dump, every byte checked |
+//! | [`cleanup`] | carries retention out, and sweeps what dead runs left |
+//! | [`config`] | the file, checked, with every problem and its line |
+//! | [`engine`] | how each kind of database is dumped, looked at and restored |
+//! | [`pipeline`] | meter, gzip, encryption, fan-out: bytes only |
+//! | [`mod@format`] | names, header, manifest, keys: what is stored, pure |
+//! | [`target`] | where backups are kept, and the contract for such places |
+//! | [`catalog`], [`select`] | a listing → backups → the one that is meant |
+//! | [`schedule`] | cron, what is due, the state file, locks, the cheap tick |
+//! | [`retention`] | what stays, and why; pure |
+//! | [`process`] | the only spawner |
+//! | [`hook`] | the operator's own commands |
+//! | [`secret`] | the one type that can't be printed, and its sources |
+//! | [`report`] | the only writer of stdout and stderr |
+//! | [`error`], [`exit`] | failures as values, and the one map to exit codes |
+//! | [`world`] | the only home of clock, randomness and environment |
 
+pub mod app;
+pub mod backup;
 pub mod catalog;
+pub mod cleanup;
+pub mod cli;
+pub mod command;
 pub mod config;
+pub mod decode;
 pub mod engine;
 pub mod error;
 pub mod exit;
 pub mod format;
+pub mod hook;
 pub mod pipeline;
 pub mod process;
 pub mod report;
@@ -16,7 +49,12 @@ pub mod select;
 pub mod target;
 pub mod world;
 
+use clap::Parser;
+
 /// Runs the program with these arguments and gives the way it ends.
-pub fn run(_args: impl IntoIterator<Item = std::ffi::OsString>, _world: &world::World) -> exit::Exit {
-    exit::Exit::Done
+pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>, world: &world::World) -> exit::Exit {
+    match cli::Cli::try_parse_from(args) {
+        Ok(cli) => command::run(&cli, world, &report::Report::new(cli.global.style())),
+        Err(error) => report::usage(&error),
+    }
 }

@@ -39,14 +39,16 @@ pub struct Invocation {
     pub program: String,
     /// Its arguments. They show in the process list, so no secret may stand here.
     pub args: Vec<String>,
-    /// Variables set for this child alone.
+    /// Variables set for this child alone; their values are shown nowhere.
     pub env: Vec<(String, Secret)>,
+    /// Variables set for this child alone that are no secrets.
+    pub vars: Vec<(String, String)>,
 }
 
 impl Invocation {
     /// A call of `program` without arguments.
     pub fn new(program: impl Into<String>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new() }
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), vars: Vec::new() }
     }
 
     /// Adds arguments.
@@ -56,7 +58,14 @@ impl Invocation {
         self
     }
 
-    /// Sets a variable in the child's environment.
+    /// Sets a variable that is no secret in the child's environment.
+    #[must_use]
+    pub fn var(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.vars.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Sets a secret variable in the child's environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: Secret) -> Self {
         self.env.push((name.to_owned(), value));
@@ -65,7 +74,8 @@ impl Invocation {
 
     /// The command line as a shell would take it; values of variables are left out.
     pub fn display(&self) -> String {
-        let mut words: Vec<String> = self.env.iter().map(|(name, _)| format!("{name}=…")).collect();
+        let mut words: Vec<String> = self.vars.iter().map(|(name, value)| format!("{name}={}", quote(value))).collect();
+        words.extend(self.env.iter().map(|(name, _)| format!("{name}=…")));
         words.extend(std::iter::once(&self.program).chain(&self.args).map(|word| quote(word)));
         words.join(" ")
     }
@@ -79,6 +89,7 @@ impl Invocation {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().process_group(0).stderr(Stdio::piped());
         command.envs(world.vars.for_children());
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
         command.envs(self.env.iter().map(|(name, value)| (name, value.expose())));
         command
     }
@@ -92,9 +103,8 @@ impl Invocation {
         let mut child = self.command(world).stdin(stdin).stdout(stdout).spawn().map_err(|error| {
             let failure = Error::new(Kind::Tool, format!("can't start {}: {}", self.program, io_reason(&error)));
             match error.kind() {
-                io::ErrorKind::NotFound => {
-                    failure.hint(format!("install {}, or say where it is with tools_dir", self.name()))
-                }
+                io::ErrorKind::NotFound => failure
+                    .hint(format!("install {}, or say where it is (tools_dir, for a database's tools)", self.name())),
                 _ => failure,
             }
         })?;

@@ -8,7 +8,7 @@
 //! - Progress is drawn only on a terminal (or with `--progress always`), and only for what lasts over a second.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
+
+/// How much of a stream is copied at a time, in bytes.
+const COPY_BYTES: usize = 256 * 1024;
 
 /// When to do something that depends on the terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -127,6 +131,30 @@ impl Report {
         }
     }
 
+    /// Copies a restored stream to stdout.
+    ///
+    /// # Errors
+    /// The stream's own, or [`Kind::Other`] when stdout can't take all of it: a reader that has gone away has not got
+    /// the dump.
+    pub fn stdout_copy(&self, stream: &mut dyn Read) -> Result<u64> {
+        let mut stdout = io::stdout().lock();
+        let mut buffer = vec![0u8; COPY_BYTES];
+        let mut total = 0u64;
+        loop {
+            let count = match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::from_io(error, Kind::Other, "can't read the backup")),
+            };
+            let outcome = stdout.write_all(buffer.get(..count).unwrap_or_default());
+            outcome.map_err(|error| Error::from_io(error, Kind::Other, "can't write the whole dump to stdout"))?;
+            total += count as u64;
+        }
+        stdout.flush().map_err(|error| Error::from_io(error, Kind::Other, "can't write the whole dump to stdout"))?;
+        Ok(total)
+    }
+
     /// Writes what was asked for, as text, with a newline; nothing under `--json`.
     ///
     /// # Errors
@@ -192,6 +220,24 @@ impl Report {
         self.write_err(&text);
     }
 
+    /// Whether there is somebody to ask: stdin and stderr are both terminals.
+    pub fn can_ask(&self) -> bool {
+        self.captured.is_none() && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks, and takes only "yes" for one.
+    ///
+    /// # Errors
+    /// [`Kind::Other`] when stdin can't be read.
+    pub fn ask(&self, question: &str) -> Result<bool> {
+        self.write_err(&format!("{question} [yes/no] "));
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Error::from_io(error, Kind::Other, "can't read the answer"))?;
+        Ok(matches!(answer.trim(), "yes" | "y"))
+    }
+
     /// Whether progress is drawn.
     fn draws(&self) -> bool {
         let wanted = match self.style.progress {
@@ -218,6 +264,13 @@ impl Report {
         bar.set_prefix(label.to_owned());
         Progress(Some(bar))
     }
+}
+
+/// Says what the command line's reader has to say: help and version on stdout, everything else on stderr.
+pub fn usage(error: &clap::Error) -> Exit {
+    // If the stream is gone there is nobody to tell.
+    drop(error.print());
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }
 
 /// A progress bar, or nothing.

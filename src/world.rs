@@ -184,6 +184,12 @@ impl World {
         }
     }
 
+    /// The same world, in which no signal has come: for what must be put in order after one.
+    #[must_use]
+    pub fn for_cleanup(&self) -> Self {
+        Self { cancel: Cancel::default(), ..self.clone() }
+    }
+
     /// `bytes` random bytes in lower-case hex.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use super::{check_name, suggest};
 use crate::pipeline::gzip::DEFAULT_LEVEL;
 use crate::retention::Policy;
 use crate::schedule::cron::Cron;
+use crate::schedule::due;
 use crate::secret::Source;
 
 /// How long a job may take, if nothing else is said: a run that hangs for ever would hold the job's lock for ever.
@@ -50,6 +51,19 @@ pub struct JobConfig {
     pub before: Option<Vec<String>>,
     /// Run after, also when the job failed.
     pub after: Option<Vec<String>>,
+}
+
+impl JobConfig {
+    /// What deciding whether it is due needs of it.
+    pub fn due(&self) -> due::Job<'_> {
+        due::Job {
+            name: &self.name,
+            cron: &self.cron,
+            catch_up: self.catch_up,
+            retries: self.retries,
+            retry_after: self.retry_after,
+        }
+    }
 }
 
 /// Reads all jobs. `target_names` are those of all targets, also of such as have problems of their own.

@@ -47,6 +47,8 @@ pub struct Config {
     pub jobs: Vec<JobConfig>,
     /// What is not right but stops nothing.
     pub warnings: Vec<String>,
+    /// Environment variables that secrets come from.
+    pub secret_vars: Vec<String>,
 }
 
 /// One target.
@@ -131,6 +133,7 @@ impl Config {
         let mut config = Self::backup(&mut root, defaults, path);
         config.databases = databases;
         config.warnings.extend(unused_overrides(vars));
+        config.secret_vars = problems.secret_vars();
         problems.into_result()?;
         Ok(config)
     }
@@ -146,6 +149,7 @@ impl Config {
             databases: BTreeMap::new(),
             jobs: Vec::new(),
             warnings: Vec::new(),
+            secret_vars: Vec::new(),
         };
         let Some(mut table) = root.table("backup") else { return config };
         if let Some(instance) = table.string("instance") {
@@ -222,10 +226,10 @@ fn key(table: &mut Table<'_>, name: &'static str) -> Option<Source> {
 }
 
 fn check_key(table: &Table<'_>, name: &str, source: &Source) {
-    if let Source::Text(text) = source {
-        if let Err(error) = Key::parse(text.expose()) {
-            table.failed(name, &error);
-        }
+    if let Source::Text(text) = source
+        && let Err(error) = Key::parse(text.expose())
+    {
+        table.failed(name, &error);
     }
 }
 

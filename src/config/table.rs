@@ -24,18 +24,30 @@ pub struct Problems {
     file: String,
     text: String,
     list: RefCell<Vec<(usize, String, Option<String>)>>,
+    secret_vars: RefCell<BTreeSet<String>>,
 }
 
 impl Problems {
     /// None yet.
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), list: RefCell::default() }
+        Self { file: file.to_owned(), text: text.to_owned(), list: RefCell::default(), secret_vars: RefCell::default() }
     }
 
     /// Adds one at a byte of the text.
     pub fn add(&self, at: usize, message: impl Into<String>, hint: Option<String>) {
         let line = self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
         self.list.borrow_mut().push((line, message.into(), hint));
+    }
+
+    /// Environment variables that secrets come from, so that they can be kept from children.
+    pub fn secret_vars(&self) -> Vec<String> {
+        self.secret_vars.borrow().iter().cloned().collect()
+    }
+
+    fn remember(&self, source: &Source) {
+        if let Source::Env(name) = source {
+            self.secret_vars.borrow_mut().insert(name.clone());
+        }
     }
 
     /// All of them as one error; nothing if there are none.
@@ -109,6 +121,14 @@ impl<'a> Table<'a> {
     /// How messages call it.
     pub fn shown(&self) -> &str {
         &self.shown
+    }
+
+    /// How messages call a key of it, without brackets.
+    fn below(&self, key: &str) -> String {
+        match self.shown.trim_matches(['[', ']']) {
+            "" => key.to_owned(),
+            outer => format!("{outer}.{key}"),
+        }
     }
 
     fn find(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -255,7 +275,7 @@ impl<'a> Table<'a> {
         if let Some((_, value)) = self.overridden(key) {
             return Some(Source::Text(Secret::new(value)));
         }
-        let source = source(found?.get_ref());
+        let source = source(found?.get_ref()).inspect(|source| self.problems.remember(source));
         if source.is_none() {
             let forms = "{ env = \"NAME\" }, { file = \"/path\" }, { credential = \"name\" } or { command = [\"…\"] }";
             self.problem(key, "must be a string, or a table with exactly one source", &format!("write one of {forms}"));
@@ -265,7 +285,7 @@ impl<'a> Table<'a> {
 
     /// A list of secrets.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Source> {
-        let sources = match self.find(key).map(Spanned::get_ref) {
+        let sources: Option<Vec<Source>> = match self.find(key).map(Spanned::get_ref) {
             None => return Vec::new(),
             Some(DeValue::Array(items)) => items.iter().map(|item| source(item.get_ref())).collect(),
             Some(_) => None,
@@ -273,13 +293,13 @@ impl<'a> Table<'a> {
         if sources.is_none() {
             self.problem(key, "must be a list of secrets", "");
         }
-        sources.unwrap_or_default()
+        sources.unwrap_or_default().into_iter().inspect(|source| self.problems.remember(source)).collect()
     }
 
     /// A table in this one.
     pub fn table(&mut self, key: &'static str) -> Option<Table<'a>> {
         let value = self.find(key)?;
-        let shown = format!("[{}.{key}]", self.shown.trim_matches(['[', ']']));
+        let shown = format!("[{}]", self.below(key));
         let table = self.child(key, shown, value);
         if table.is_none() {
             self.problem(key, "must be a table", "");
@@ -300,10 +320,9 @@ impl<'a> Table<'a> {
 
     /// The tables in this one, each under a name of the operator's own.
     pub fn named_tables(&mut self) -> Vec<Table<'a>> {
-        let outer = self.shown.trim_matches(['[', ']']).to_owned();
         let mut tables = Vec::new();
         for (key, value) in self.table {
-            match self.child(key.get_ref(), format!("[{outer}.{}]", key.get_ref()), value) {
+            match self.child(key.get_ref(), format!("[{}]", self.below(key.get_ref())), value) {
                 Some(table) => tables.push(table),
                 None => self.problem(key.get_ref(), "must be a table", ""),
             }
@@ -313,17 +332,17 @@ impl<'a> Table<'a> {
 
     /// A list of tables, `[[…]]`.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
-        let outer = self.shown.trim_matches(['[', ']']).to_owned();
+        let below = self.below(key);
         let items = match self.find(key).map(Spanned::get_ref) {
             None => return Vec::new(),
             Some(DeValue::Array(items)) => items,
             Some(_) => {
-                self.problem(key, "must be a list of tables", &format!("write [[{outer}.{key}]]"));
+                self.problem(key, "must be a list of tables", &format!("write [[{below}]]"));
                 return Vec::new();
             }
         };
         let child = |(number, value)| {
-            self.child(key, format!("[[{outer}.{key}]] {}", number + 1), value).map(|mut table| {
+            self.child(key, format!("[[{below}]] {}", number + 1), value).map(|mut table| {
                 // A list's members have no names, so no variable can mean one of them.
                 table.env = None;
                 table

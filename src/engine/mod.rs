@@ -2,6 +2,9 @@
 //! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
 //! line in [`REGISTRY`].
 
+pub mod postgres;
+pub mod sqlite;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
@@ -17,7 +20,7 @@ use crate::secret::Secret;
 use crate::world::World;
 
 /// Every engine that is built in.
-pub const REGISTRY: &[EngineKind] = &[];
+pub const REGISTRY: &[EngineKind] = &[postgres::KIND, sqlite::KIND];
 
 /// What a command passes to everything that does work. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -129,10 +129,12 @@ impl<R: Read> Sealer<R> {
 impl<R: Read> Read for Sealer<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.failed.check()?;
-        if self.out.is_empty() && !self.ended && !buffer.is_empty() {
-            if let Err(error) = self.next_segment() {
-                return Err(self.failed.keep(Error::from_io(error, Kind::Other, "can't encrypt")));
-            }
+        if self.out.is_empty()
+            && !self.ended
+            && !buffer.is_empty()
+            && let Err(error) = self.next_segment()
+        {
+            return Err(self.failed.keep(Error::from_io(error, Kind::Other, "can't encrypt")));
         }
         Ok(self.out.read(buffer))
     }

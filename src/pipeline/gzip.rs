@@ -21,15 +21,18 @@ pub const DEFAULT_LEVEL: u8 = 6;
 /// Work for a thread, and the way back. The buffer of the input comes back with the output, to be used again.
 struct Task {
     input: Vec<u8>,
-    back: Sender<Result<(Vec<u8>, Vec<u8>)>>,
+    back: Sender<Member>,
 }
+
+/// A member that a worker has made, with the buffer of its input.
+type Member = Result<(Vec<u8>, Vec<u8>)>;
 
 /// A reader of compressed bytes.
 pub struct Compressor<R> {
     inner: R,
     tasks: Option<Sender<Task>>,
     workers: Vec<JoinHandle<()>>,
-    waiting: std::collections::VecDeque<Receiver<Result<(Vec<u8>, Vec<u8>)>>>,
+    waiting: std::collections::VecDeque<Receiver<Member>>,
     spare: Vec<Vec<u8>>,
     ready: Outbox,
     ended: bool,

@@ -84,10 +84,10 @@ impl<R: Read> Meter<R> {
 
     fn ended(&mut self) -> io::Result<usize> {
         let sha256 = self.digest.take().map(|digest| hex(&digest.finalize()));
-        if let Some(expected) = self.expected.take() {
-            if let Some(error) = differs(&expected, self.bytes, sha256.as_deref()) {
-                return Err(self.failed.keep(error));
-            }
+        if let Some(expected) = self.expected.take()
+            && let Some(error) = differs(&expected, self.bytes, sha256.as_deref())
+        {
+            return Err(self.failed.keep(error));
         }
         let mut result = self.result.0.lock().unwrap_or_else(PoisonError::into_inner);
         result.get_or_insert(Measured { bytes: self.bytes, sha256 });

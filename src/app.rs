@@ -1,0 +1,262 @@
+//! What every command works with. Flows in: the configuration. Flows out: opened targets, keys, engines, catalogs, all
+//! of them made when they are asked for, so that a command fetches no secret that it does not need.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::{self, Catalog, Entry, OpenTarget};
+use crate::cli::Global;
+use crate::config::jobs::JobConfig;
+use crate::config::{Config, DatabaseConfig, Defaults, suggest};
+use crate::engine::{Cx, Engine, Settings};
+use crate::error::{Error, Kind, Result};
+use crate::format::key::{Key, Keyring};
+use crate::format::name::{Owner, encode};
+use crate::report::Report;
+use crate::secret::Source;
+use crate::select::Rules;
+use crate::world::World;
+
+/// The configuration, and the world it is used in.
+#[derive(Debug)]
+pub struct App {
+    /// What is passed down to everything that does work.
+    pub cx: Cx,
+    /// The settings.
+    pub config: Config,
+}
+
+impl App {
+    /// Loads the configuration and warns of what is not right in it.
+    ///
+    /// # Errors
+    /// [`Kind::Config`].
+    pub fn load(global: &Global, world: &World, report: &Report) -> Result<Self> {
+        let config = Config::load(&global.config, &world.vars, &defaults())?;
+        Ok(Self::new(config, world, report))
+    }
+
+    /// Takes a configuration that has been loaded.
+    pub fn new(config: Config, world: &World, report: &Report) -> Self {
+        for warning in &config.warnings {
+            report.warn(warning);
+        }
+        let mut world = world.clone();
+        world.vars = Arc::new(world.vars.hiding(config.secret_vars.iter().cloned()));
+        let cx = Cx { world, report: report.clone(), data_dir: config.data_dir.clone(), deadline: None };
+        Self { cx, config }
+    }
+
+    /// The same context, where everything must be done within `timeout`.
+    pub fn within(&self, timeout: Duration) -> Cx {
+        Cx { deadline: Some(self.cx.world.clock.monotonic() + timeout), ..self.cx.clone() }
+    }
+
+    /// Our own backups of a database.
+    pub fn owner(&self, database: &str) -> Owner {
+        Owner { instance: self.config.instance.clone(), database: database.to_owned() }
+    }
+
+    /// The jobs of a database, in the order of the file.
+    pub fn jobs_of<'a>(&'a self, database: &'a str) -> impl Iterator<Item = &'a JobConfig> {
+        self.config.jobs.iter().filter(move |job| job.database == database)
+    }
+
+    /// The jobs that are meant by their own names or their databases'; all, if nothing is named.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a name that is neither, with the nearest one.
+    pub fn jobs(&self, names: &[String]) -> Result<Vec<&JobConfig>> {
+        if names.is_empty() {
+            return Ok(self.config.jobs.iter().collect());
+        }
+        let mut meant = BTreeSet::new();
+        for name in names {
+            let fits = |job: &&JobConfig| job.name == *name || job.database == *name;
+            if !self.config.jobs.iter().any(|job| fits(&job)) {
+                let known = self.config.jobs.iter().flat_map(|job| [job.name.as_str(), job.database.as_str()]);
+                let path = self.config.path.display();
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("there is no job and no database with a job {name:?} in {path}"),
+                )
+                .hint(suggest(name, known)));
+            }
+            meant.extend(self.config.jobs.iter().filter(fits).map(|job| job.name.as_str()));
+        }
+        Ok(self.config.jobs.iter().filter(|job| meant.contains(job.name.as_str())).collect())
+    }
+
+    /// Names of the targets to use for `job`: all of its own, or those of them that are wanted.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when a wanted one is not among them.
+    pub fn targets_of(&self, job: &JobConfig, wanted: &[String]) -> Result<Vec<String>> {
+        for name in wanted {
+            self.config.target(name)?;
+            if !job.targets.contains(name) {
+                return Err(Error::new(Kind::Usage, format!("job {} does not send to target {name:?}", job.name))
+                    .hint(format!("it sends to: {}", job.targets.join(", "))));
+            }
+        }
+        Ok(if wanted.is_empty() { job.targets.clone() } else { wanted.to_vec() })
+    }
+
+    /// Opens a target.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for one that is not there; [`Kind::Config`] when it can't be used.
+    pub fn open_target(&self, name: &str) -> Result<OpenTarget> {
+        let config = self.config.target(name)?;
+        Ok(OpenTarget { name: name.to_owned(), is_local: config.kind.is_local, target: (config.open)(&self.cx)? })
+    }
+
+    /// Opens the one target that is named, or all that a database's backups may be at.
+    ///
+    /// # Errors
+    /// As [`App::open_target`].
+    pub fn targets_for(&self, database: Option<&str>, named: Option<&str>) -> Result<Vec<OpenTarget>> {
+        if let Some(name) = named {
+            return Ok(vec![self.open_target(name)?]);
+        }
+        let used: BTreeSet<&String> = self
+            .config
+            .jobs
+            .iter()
+            .filter(|job| database.is_none_or(|database| job.database == database))
+            .flat_map(|job| &job.targets)
+            .collect();
+        // A database without a job of its own may have backups anywhere: those of another host, or of former days.
+        let all = used.is_empty();
+        let names = self.config.targets.keys().filter(|name| all || used.contains(name));
+        names.map(|name| self.open_target(name)).collect()
+    }
+
+    fn key(&self, source: &Source, what: &str) -> Result<Key> {
+        let text = source.fetch(what, &self.cx)?;
+        Key::parse(text.expose()).map_err(|error| Error { message: format!("{what} {}", error.message), ..error })
+    }
+
+    /// The key that a job writes with: its own, or the common one; none, if there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when it can't be fetched or is no key.
+    pub fn writing_key(&self, job: &JobConfig) -> Result<Option<Key>> {
+        let own = job.encryption_key.as_ref().map(|source| (source, format!("encryption_key of job {}", job.name)));
+        let common = || self.config.encryption_key.as_ref().map(|source| (source, "encryption_key".to_owned()));
+        own.or_else(common).map(|(source, what)| self.key(source, &what)).transpose()
+    }
+
+    /// Every key that may open a database's backups.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when one can't be fetched or is no key.
+    pub fn keyring(&self, database: &str) -> Result<Keyring> {
+        let mut keys = Vec::new();
+        for job in self.jobs_of(database) {
+            keys.extend(self.writing_key(job)?);
+        }
+        if let Some(source) = &self.config.encryption_key {
+            keys.push(self.key(source, "encryption_key")?);
+        }
+        for source in &self.config.previous_keys {
+            keys.push(self.key(source, "previous_encryption_keys")?);
+        }
+        Ok(Keyring::new(keys))
+    }
+
+    /// A database's settings.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when it has no table.
+    pub fn database(&self, name: &str) -> Result<&DatabaseConfig> {
+        self.config.databases.get(name).ok_or_else(|| {
+            let path = self.config.path.display();
+            Error::new(Kind::Config, format!("database {name:?} has no [databases.{}] table in {path}", toml_key(name)))
+                .hint("add one with engine and url; finding it as a container is not in this version")
+        })
+    }
+
+    /// A database's engine, its secrets fetched.
+    ///
+    /// # Errors
+    /// [`Kind::Config`].
+    pub fn engine(&self, name: &str) -> Result<Box<dyn Engine>> {
+        let config = self.database(name)?;
+        let what = |key: &str| format!("{key} of [databases.{}]", toml_key(name));
+        let settings = Settings {
+            database: name.to_owned(),
+            url: config.url.fetch(&what("url"), &self.cx)?,
+            password: config.password.as_ref().map(|source| source.fetch(&what("password"), &self.cx)).transpose()?,
+            tools_dir: config.tools_dir.clone(),
+            dump_args: config.dump_args.clone(),
+            restore_args: config.restore_args.clone(),
+        };
+        (config.engine.open)(settings).map_err(|error| error.while_doing(format!("[databases.{}]", toml_key(name))))
+    }
+
+    /// What decides which backups of a database may be chosen.
+    pub fn rules(&self, database: &str, allow_unauthenticated: bool) -> Rules {
+        let encrypts = self.jobs_of(database).any(|job| job.encrypt);
+        Rules { now: self.cx.world.clock.now(), encrypts, allow_unauthenticated }
+    }
+
+    /// What a target holds of one database, or of all of an instance.
+    ///
+    /// # Errors
+    /// As [`catalog::read`].
+    pub fn catalog(&self, open: &OpenTarget, instance: &str, database: Option<&str>) -> Result<Catalog> {
+        let prefix = match database {
+            Some(database) => Owner { instance: instance.to_owned(), database: database.to_owned() }.prefix(),
+            None => format!("{}/", encode(instance)),
+        };
+        catalog::read(open, &prefix, &mut |owner| self.keyring(&owner.database))
+    }
+
+    /// Every copy of every backup of a database at these targets, and of one job if it is named.
+    ///
+    /// # Errors
+    /// As [`catalog::read`]: a target that can't be listed is never left out.
+    pub fn entries(
+        &self,
+        open: &[OpenTarget],
+        instance: &str,
+        database: &str,
+        job: Option<&str>,
+    ) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for target in open {
+            let catalog = self.catalog(target, instance, Some(database))?;
+            let meant = |entry: &Entry| job.is_none_or(|job| entry.id.job().as_deref() == Some(job));
+            entries.extend(catalog.entries.into_iter().filter(meant));
+        }
+        Ok(entries)
+    }
+}
+
+/// What the host says where the file says nothing.
+pub fn defaults() -> Defaults {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Defaults { hostname: if name.is_empty() { "localhost".to_owned() } else { name } }
+}
+
+/// A name as TOML takes it in a table's head.
+pub fn toml_key(name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if bare { name.to_owned() } else { format!("{name:?}") }
+}
+
+/// Where the state is for a configuration that may not even parse, for the cheapest look at whether anything is due.
+pub fn data_dir_of(text: &str, world: &World) -> Option<PathBuf> {
+    if let Some(path) = world.vars.get("VOXELTRON_BACKUP_DATA_DIR") {
+        return Some(path.into());
+    }
+    // A table that has it in another way than on a line of its own is rare; then the answer is no, and the file is parsed.
+    let mut found = text.lines().filter(|line| line.contains("data_dir"));
+    let Some(line) = found.next() else { return Some(crate::config::DEFAULT_DATA_DIR.into()) };
+    let value = line.trim().strip_prefix("data_dir")?.trim_start().strip_prefix('=')?.trim();
+    let path = value.strip_prefix('"')?.strip_suffix('"')?;
+    (found.next().is_none() && path.starts_with('/') && !path.contains(['\\', '"'])).then(|| path.into())
+}

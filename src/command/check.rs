@@ -1,0 +1,144 @@
+//! `check`: is everything there that a backup needs. Flows in: the configuration. Flows out: a line for each thing that
+//! was looked at. Writes, reads and deletes one small object at every target; `--offline` contacts nothing.
+
+use std::io::Read;
+
+use serde::Serialize;
+
+use super::Done;
+use crate::app::App;
+use crate::cli::CheckArgs;
+use crate::error::{Error, Kind, Result};
+use crate::exit;
+use crate::format::name::{ObjectKey, encode};
+use crate::secret::Source;
+
+/// What was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    ok: bool,
+    detail: Option<String>,
+    warnings: Vec<String>,
+    error: Option<Error>,
+}
+
+/// Looks at everything, and tells all that is wrong.
+///
+/// # Errors
+/// When the report can't be written; what is wrong is in the report.
+pub fn run(app: &App, args: &CheckArgs) -> Result<Done> {
+    let mut findings = vec![finding("configuration", Ok((app.config.path.display().to_string(), Vec::new())))];
+    findings.extend(keys(app, args.offline));
+    for job in &app.config.jobs {
+        let table = app.database(&job.database).map(|_| (format!("database {}", job.database), Vec::new()));
+        findings.push(finding(format!("job {}", job.name), table));
+    }
+    for name in app.config.databases.keys() {
+        findings.push(finding(format!("database {name}"), database(app, name, args.offline)));
+    }
+    for name in app.config.targets.keys() {
+        // A target that no job uses may wait for a later version, or for its credentials.
+        let used = app.config.jobs.iter().any(|job| job.targets.contains(name));
+        if used {
+            findings.push(finding(format!("target {name}"), target(app, name, args.offline)));
+        }
+    }
+    for found in &findings {
+        show(app, found)?;
+    }
+    let outcome =
+        exit::merge_failures(findings.iter().filter_map(|found| found.error.as_ref().map(|error| error.kind)));
+    Done::well().ended(outcome).with("offline", &args.offline)?.with("findings", &findings)
+}
+
+type Looked = Result<(String, Vec<String>)>;
+
+fn finding(what: impl Into<String>, looked: Looked) -> Finding {
+    let what = what.into();
+    match looked {
+        Ok((detail, warnings)) => Finding { what, ok: true, detail: Some(detail), warnings, error: None },
+        Err(error) => Finding { what, ok: false, detail: None, warnings: Vec::new(), error: Some(error) },
+    }
+}
+
+fn keys(app: &App, offline: bool) -> Vec<Finding> {
+    let own = app.config.jobs.iter().filter_map(|job| {
+        let source = job.encryption_key.as_ref()?;
+        Some((
+            format!("encryption_key of job {}", job.name),
+            source,
+            app.writing_key(job).map(|key| key.map(|key| key.id())),
+        ))
+    });
+    let common = app.config.encryption_key.as_ref().map(|source| {
+        let ring = app.keyring("").map(|ring| Some(ring.ids()));
+        ("encryption_key".to_owned(), source, ring)
+    });
+    let all = common.into_iter().chain(own);
+    all.map(|(what, source, fetched)| {
+        if offline && matches!(source, Source::Command(_)) {
+            return finding(what, Ok(("a command, not run".to_owned(), Vec::new())));
+        }
+        finding(what, fetched.map(|ids| (format!("key id {}", ids.unwrap_or_default()), Vec::new())))
+    })
+    .collect()
+}
+
+fn database(app: &App, name: &str, offline: bool) -> Looked {
+    let config = app.database(name)?;
+    let command = |source: &Source| matches!(source, Source::Command(_));
+    if offline && (command(&config.url) || config.password.as_ref().is_some_and(command)) {
+        return Ok(("its secret is a command, not run".to_owned(), Vec::new()));
+    }
+    let engine = app.engine(name)?;
+    if offline {
+        return Ok((engine.describe(), Vec::new()));
+    }
+    let probe = engine.probe(&app.within(std::time::Duration::from_secs(60)))?;
+    let versions =
+        [probe.tool_version.map(|v| format!("tool {v}")), probe.server_version.map(|v| format!("server {v}"))];
+    let versions: Vec<String> = versions.into_iter().flatten().collect();
+    Ok((format!("{} answers: {}", engine.describe(), versions.join(", ")), probe.warnings))
+}
+
+fn target(app: &App, name: &str, offline: bool) -> Looked {
+    let open = app.open_target(name)?;
+    if offline {
+        return Ok((open.target.describe(), Vec::new()));
+    }
+    let text = "voxeltron-backup was here";
+    let key = ObjectKey::new(format!(
+        "{}/voxeltron-backup-check-{}",
+        encode(&app.config.instance),
+        app.cx.world.random_hex(4)?
+    ))?;
+    open.target.put(&key, &mut text.as_bytes())?;
+    let mut back = String::new();
+    let read = open.target.get(&key).map_err(Error::from).and_then(|mut reader| {
+        reader
+            .read_to_string(&mut back)
+            .map_err(|error| Error::from_io(error, Kind::Target, format!("target {name}: can't read {key}")))
+    });
+    let deleted = open.target.delete(&key);
+    read?;
+    deleted?;
+    if back != text {
+        return Err(Error::new(Kind::Target, format!("target {name}: what was read is not what was written")));
+    }
+    Ok((format!("{}: written, read and deleted", open.target.describe()), Vec::new()))
+}
+
+fn show(app: &App, found: &Finding) -> Result<()> {
+    match (&found.error, &found.detail) {
+        (Some(error), _) if error.message.starts_with(&found.what) => app.cx.report.error(error),
+        (Some(error), _) => app.cx.report.error(&error.clone().while_doing(&found.what)),
+        (None, detail) => {
+            app.cx.report.out(&format!("ok  {}: {}", found.what, detail.as_deref().unwrap_or_default()))?
+        }
+    }
+    for warning in &found.warnings {
+        app.cx.report.warn(&format!("{}: {warning}", found.what));
+    }
+    Ok(())
+}

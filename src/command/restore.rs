@@ -1,0 +1,272 @@
+//! `restore`: brings a database back. Flows in: which backup and where to. Flows out: the database, or a file, or a
+//! plan. The whole backup is authenticated, and loaded beside the live database, before that one changes.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Done;
+use crate::app::{App, toml_key};
+use crate::catalog::{Entry, OpenTarget};
+use crate::cli::RestoreArgs;
+use crate::config::{DatabaseConfig, suggest};
+use crate::decode;
+use crate::engine::{Cx, Destination, Engine, Request, Restored};
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::manifest::Signed;
+use crate::format::time::{self, rfc3339, span};
+use crate::hook::{self, Facts};
+use crate::schedule::lock::JobLock;
+use crate::select::choose;
+
+/// How long the hook that runs after a restore may take.
+const AFTER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A backup that has been chosen, with all copies of it, the best first.
+struct Chosen {
+    copies: Vec<Entry>,
+    open: Vec<OpenTarget>,
+    signed: Signed,
+}
+
+/// Restores.
+///
+/// # Errors
+/// Whatever kept the database, or the file, from being restored; it is as it was then.
+pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
+    if args.output.as_deref() == Some(Path::new("-")) && app.cx.report.is_json() {
+        return Err(Error::new(Kind::Usage, "--json and --output - both want stdout").hint("write the dump to a file"));
+    }
+    let chosen = find(app, args)?;
+    for entry in &chosen.copies {
+        if let Some(why) = app.rules(&args.database, false).distrust(entry) {
+            app.cx.report.warn(&format!("backup {} at {} does not authenticate: {why}", entry.id, entry.target));
+        }
+    }
+    let restored = match &args.output {
+        Some(_) if args.dry_run => return plan(app, args, &chosen, None),
+        Some(path) => {
+            let bytes = to_file(app, args, &chosen, path)?;
+            app.cx.report.note(&format!("wrote {} of {}", time::bytes(bytes), chosen.signed.id));
+            Restored::default()
+        }
+        None => match to_database(app, args, &chosen)? {
+            Outcome::Planned(done) => return Ok(done),
+            Outcome::Declined => return Err(Error::other("not confirmed, nothing was changed")),
+            Outcome::Restored(restored) => restored,
+        },
+    };
+    Done::well().with("backup", &chosen.signed)?.with("restored", &restored)?.with("dry_run", &false)
+}
+
+fn find(app: &App, args: &RestoreArgs) -> Result<Chosen> {
+    let database = args.database.as_str();
+    let known = app.config.databases.contains_key(database) || app.jobs_of(database).next().is_some();
+    if !known && args.target.is_none() && args.instance.is_none() {
+        let names = app.config.databases.keys().chain(app.config.jobs.iter().map(|job| &job.database));
+        let path = app.config.path.display();
+        return Err(Error::new(Kind::Usage, format!("there is no database {database:?} in {path}"))
+            .hint(suggest(database, names.map(String::as_str))));
+    }
+    let instance = args.instance.as_deref().unwrap_or(&app.config.instance);
+    let open = app.targets_for(Some(database), args.target.as_deref())?;
+    let entries = app.entries(&open, instance, database, args.job.as_deref())?;
+    let copies = choose(&entries, args.selector(), &app.rules(database, args.allow_unauthenticated))
+        .map_err(|error| error.while_doing(format!("database {database}")))?;
+    let signed = copies.iter().find_map(Entry::signed).cloned();
+    let signed = signed.ok_or_else(|| Error::new(Kind::NoBackup, "no backup"))?;
+    Ok(Chosen { copies, open, signed })
+}
+
+/// Tries the copies one after the other: what `with` makes of a copy is all or nothing.
+fn each_copy<T>(app: &App, chosen: &Chosen, mut with: impl FnMut(&mut dyn Read) -> Result<T>) -> Result<T> {
+    let keys = app.keyring(&chosen.signed.database)?;
+    let mut failed: Option<Error> = None;
+    for entry in &chosen.copies {
+        let Some(open) = chosen.open.iter().find(|open| open.name == entry.target) else { continue };
+        let bar = app
+            .cx
+            .report
+            .progress(&format!("{} from {}", chosen.signed.database, open.name), Some(chosen.signed.stored_bytes));
+        app.cx.report.detail(&format!("reading {} at {}", chosen.signed.object, open.target.describe()));
+        match decode::open(entry, open, &keys, bar).and_then(|mut decoded| with(&mut decoded.stream)) {
+            Ok(value) => return Ok(value),
+            Err(error) if matches!(error.kind, Kind::Authentication | Kind::Target) => {
+                let error = error.while_doing(format!("backup {} at {}", entry.id, entry.target));
+                if let Some(before) = failed.replace(error) {
+                    app.cx.report.error(&before);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::new(Kind::NoBackup, "no copy of the backup could be opened")))
+}
+
+fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Result<u64> {
+    let cancel = &app.cx.world.cancel;
+    if path == Path::new("-") {
+        // What is out is out: only one copy can be tried.
+        let mut once = false;
+        return each_copy(app, chosen, |stream| match std::mem::replace(&mut once, true) {
+            false => app.cx.report.stdout_copy(stream),
+            true => {
+                Err(Error::other("a part of a damaged copy has gone to stdout").hint("write to a file: --output FILE"))
+            }
+        });
+    }
+    if path.exists() && !path.is_file() {
+        // A device or a pipe that is there already.
+        let file = OpenOptions::new().write(true).open(path);
+        let mut file = file.doing(Kind::Other, format!("can't write {}", path.display()))?;
+        return each_copy(app, chosen, |stream| copy(stream, &mut file, path));
+    }
+    if path.exists() {
+        return Err(Error::other(format!("{} exists already", path.display())).hint("name a file that is not there"));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let bytes = each_copy(app, chosen, |stream| {
+        // It removes itself unless the whole backup has been read well.
+        let mut file = tempfile::Builder::new()
+            .prefix(".voxeltron-partial-")
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(folder)
+            .doing(Kind::Other, format!("can't write into {}", folder.display()))?;
+        let bytes = copy(stream, file.as_file_mut(), path)?;
+        cancel.check()?;
+        file.as_file().sync_all().doing(Kind::Other, format!("can't write {}", path.display()))?;
+        file.persist_noclobber(path)
+            .map_err(|failure| failure.error)
+            .doing(Kind::Other, format!("can't create {}", path.display()))?;
+        Ok(bytes)
+    });
+    bytes.map_err(|error| match args.allow_unauthenticated {
+        true => error.hint("the object itself is damaged; nothing can mend that"),
+        false => error,
+    })
+}
+
+fn copy(stream: &mut dyn Read, file: &mut dyn io::Write, path: &Path) -> Result<u64> {
+    io::copy(stream, file)
+        .map_err(|error| Error::from_io(error, Kind::Other, format!("can't write {}", path.display())))
+}
+
+enum Outcome {
+    Planned(Done),
+    Declined,
+    Restored(Restored),
+}
+
+fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome> {
+    let (database, signed) = (args.database.as_str(), &chosen.signed);
+    let config = app.database(database)?;
+    if config.engine.name != signed.engine {
+        let table = toml_key(database);
+        return Err(Error::new(
+            Kind::Config,
+            format!("backup {} is of {}, but [databases.{table}] is {}", signed.id, signed.engine, config.engine.name),
+        )
+        .hint("write the dump to a file with --output, or correct the engine"));
+    }
+    let engine = app.engine(database)?;
+    let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
+    if args.dry_run {
+        return plan(app, args, chosen, Some((engine.as_ref(), &destination))).map(Outcome::Planned);
+    }
+    if destination == Destination::InPlace {
+        let report = &app.cx.report;
+        report.note(&format!("restoring {} from {}: {}", engine.describe(), signed.id, age(app, signed)));
+        if !args.yes
+            && report.can_ask()
+            && !report.ask(&format!("this replaces what is in {}; go on?", engine.describe()))?
+        {
+            return Ok(Outcome::Declined);
+        }
+    }
+    let locks = match destination {
+        // No job may dump the database while it changes.
+        Destination::InPlace => {
+            app.jobs_of(database).map(|job| JobLock::acquire(&app.cx.data_dir, &job.name, app.cx.world.clock.now()))
+        }
+        _ => return load(app, chosen, engine.as_ref(), destination).map(Outcome::Restored),
+    };
+    let _locks = locks.collect::<Result<Vec<_>>>()?;
+    with_hooks(app, config, || load(app, chosen, engine.as_ref(), destination)).map(Outcome::Restored)
+}
+
+fn with_hooks(app: &App, config: &DatabaseConfig, restore: impl FnOnce() -> Result<Restored>) -> Result<Restored> {
+    let facts = Facts { job: "", database: &config.name, outcome: None };
+    let which = |when: &str| format!("restore.{when} of {}", config.name);
+    let outcome = hook::run(config.restore_before.as_ref(), &which("before"), &facts, &app.cx).and_then(|()| restore());
+    let facts = Facts { outcome: Some(if outcome.is_ok() { "success" } else { "failure" }), ..facts };
+    // What the hook before has stopped must start again, whatever came of the restore, also after a signal.
+    let world = app.cx.world.for_cleanup();
+    let cx = Cx { deadline: Some(world.clock.monotonic() + AFTER_TIMEOUT), world, ..app.cx.clone() };
+    let after = hook::run(config.restore_after.as_ref(), &which("after"), &facts, &cx);
+    match (outcome, after) {
+        (Ok(restored), after) => {
+            after.map(|()| restored).map_err(|error| error.hint("the database itself is restored"))
+        }
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(second)) => {
+            app.cx.report.error(&second);
+            Err(error)
+        }
+    }
+}
+
+fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destination) -> Result<Restored> {
+    let signed = &chosen.signed;
+    let server_version = signed.server_version.clone();
+    let request = Request { destination, expected: signed.counts.clone(), server_version };
+    let restored = each_copy(app, chosen, |stream| engine.restore(stream, &request, &app.cx))
+        .map_err(|error| error.while_doing(format!("can't restore {}", engine.describe())))?;
+    for note in &restored.notes {
+        app.cx.report.warn(note);
+    }
+    let what = match &request.destination {
+        Destination::Into(name) => name.clone(),
+        _ => engine.describe(),
+    };
+    let rows: u64 = restored.counts.values().flatten().sum();
+    let tables = restored.counts.len();
+    app.cx.report.note(&format!("restored {what} from {}: {tables} tables, {rows} rows", signed.id));
+    Ok(restored)
+}
+
+fn age(app: &App, signed: &Signed) -> String {
+    let age = span(app.cx.world.clock.now() - signed.created);
+    format!("{age} old, created {}", rfc3339(signed.created))
+}
+
+fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engine, &Destination)>) -> Result<Done> {
+    let signed = &chosen.signed;
+    let places: Vec<&str> = chosen.copies.iter().map(|entry| entry.target.as_str()).collect();
+    let mut steps = vec![
+        format!("take backup {} from {}: {}", signed.id, places.join(", else "), age(app, signed)),
+        format!(
+            "read {} ({}), check size, digest{} and end mark",
+            signed.object,
+            time::bytes(signed.stored_bytes),
+            if signed.is_encrypted() { ", every segment's tag" } else { "" }
+        ),
+    ];
+    match (with, &args.output) {
+        (Some((engine, destination)), _) => {
+            let hooks = app.database(&args.database).ok().filter(|_| *destination == Destination::InPlace);
+            let line = |when: &str, words: &Vec<String>| format!("run restore.{when}: {}", words.join(" "));
+            steps.extend(hooks.and_then(|hooks| hooks.restore_before.as_ref()).map(|words| line("before", words)));
+            steps.extend(engine.plan(destination));
+            steps.extend(hooks.and_then(|hooks| hooks.restore_after.as_ref()).map(|words| line("after", words)));
+        }
+        (None, Some(path)) => steps.push(format!("write the dump to {}", path.display())),
+        (None, None) => {}
+    }
+    let numbered = steps.iter().enumerate().map(|(number, step)| format!("{}. {step}", number + 1));
+    app.cx.report.out(&numbered.collect::<Vec<_>>().join("\n"))?;
+    Done::well().with("backup", signed)?.with("steps", &steps)?.with("dry_run", &json!(true))
+}

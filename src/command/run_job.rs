@@ -1,0 +1,77 @@
+//! `run-job`: runs jobs now. Flows in: names. Flows out: a report for each job.
+
+use super::Done;
+use crate::app::App;
+use crate::backup::{self, JobReport, Order};
+use crate::cli::RunJobArgs;
+use crate::error::{Error, Result};
+use crate::exit;
+use crate::format::time;
+use crate::report::Report;
+use crate::schedule::lock::JobLock;
+
+/// Runs the jobs one after the other; a job that fails does not keep the others from running.
+///
+/// # Errors
+/// [`crate::error::Kind::Usage`] for a name that is none, before anything runs.
+pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
+    let jobs = app.jobs(&args.jobs)?;
+    let orders =
+        jobs.into_iter().map(|job| Ok(Order { job, slot: None, targets: app.targets_of(job, &args.targets)? }));
+    let orders = orders.collect::<Result<Vec<_>>>()?;
+    let (mut reports, mut outcomes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for order in &orders {
+        match locked(app, order) {
+            Ok(report) => {
+                show(&report, &app.cx.report);
+                outcomes.push(report.outcome());
+                reports.push(report);
+            }
+            Err(error) => {
+                app.cx.report.error(&error);
+                outcomes.push(Err(error.kind));
+                refused.push(error);
+            }
+        }
+        if app.cx.world.cancel.check().is_err() {
+            break;
+        }
+    }
+    Done::well().ended(exit::merge(outcomes)).with("jobs", &reports)?.with("errors", &refused)
+}
+
+fn locked(app: &App, order: &Order<'_>) -> Result<JobReport, Error> {
+    app.cx.world.cancel.check()?;
+    let _lock = JobLock::acquire(&app.cx.data_dir, &order.job.name, app.cx.world.clock.now())?;
+    Ok(backup::run(app, order))
+}
+
+/// Says what came of a run.
+pub fn show(report: &JobReport, out: &Report) {
+    for target in &report.targets {
+        let id = report.id.as_deref().unwrap_or_default();
+        if target.stored {
+            let stored = time::bytes(target.stored_bytes.unwrap_or(0));
+            let dump = time::bytes(report.dump_bytes.unwrap_or(0));
+            let took = std::time::Duration::from_millis(report.duration_ms);
+            out.note(&format!(
+                "{}: stored {id} at {}: {stored} from {dump} in {:.1} s",
+                report.job,
+                target.target,
+                took.as_secs_f64()
+            ));
+        } else if target.was_there {
+            out.note(&format!("{}: {id} is at {} already", report.job, target.target));
+        }
+        if !target.removed.is_empty() {
+            let count = target.removed.len();
+            out.note(&format!(
+                "{}: retention removed {count} at {}: {}",
+                report.job,
+                target.target,
+                target.removed.join(", ")
+            ));
+        }
+    }
+    report.errors().for_each(|error| out.error(error));
+}

@@ -1,0 +1,188 @@
+//! `verify`: reads backups back and, with `--restore`, loads them into a scratch database. Flows in: which backups.
+//! Flows out: for each copy whether it is whole. Touches no live database.
+
+use std::io;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::Done;
+use crate::app::App;
+use crate::catalog::{Entry, OpenTarget};
+use crate::cli::VerifyArgs;
+use crate::config::suggest;
+use crate::decode;
+use crate::engine::{Counts, Destination, Request};
+use crate::error::{Error, Kind, Result};
+use crate::exit;
+use crate::format::time::{self, rfc3339};
+use crate::schedule::state::StateFile;
+use crate::select::{Rules, Selector, choose};
+
+/// What was found out about one copy.
+#[derive(Debug, Serialize)]
+struct Verified {
+    database: String,
+    job: Option<String>,
+    id: String,
+    target: String,
+    #[serde(with = "time::serde_rfc3339_option")]
+    created: Option<DateTime<Utc>>,
+    ok: bool,
+    dump_bytes: Option<u64>,
+    end_mark: Option<String>,
+    /// Whether it was loaded into a scratch database, too.
+    restored: bool,
+    counts: Counts,
+    error: Option<Error>,
+}
+
+/// Verifies.
+///
+/// # Errors
+/// [`Kind::Target`] when a target can't be listed; what is wrong with a backup is in the report.
+pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
+    let databases = databases(app, args)?;
+    let (mut found, mut outcomes, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for database in &databases {
+        let open = app.targets_for(Some(database), args.target.as_deref())?;
+        let entries = app.entries(&open, &app.config.instance, database, args.job.as_deref())?;
+        let chosen = match chosen(&entries, args, &app.rules(database, false)) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                let error = error.while_doing(format!("database {database}"));
+                app.cx.report.error(&error);
+                outcomes.push(Err(error.kind));
+                missing.push(error);
+                continue;
+            }
+        };
+        let mut loaded = Vec::new();
+        for entry in &chosen {
+            app.cx.world.cancel.check()?;
+            // One copy of a backup proves that it can be loaded; the others are read.
+            let load = args.restore && !loaded.contains(&entry.id);
+            let verified = one(app, entry, &open, load);
+            if verified.restored {
+                loaded.push(entry.id.clone());
+            }
+            outcomes.push(verified.error.as_ref().map_or(Ok(()), |error| Err(error.kind)));
+            show(app, &verified)?;
+            found.push(verified);
+        }
+    }
+    Done::well().ended(exit::merge(outcomes)).with("backups", &found)?.with("errors", &missing)
+}
+
+fn databases(app: &App, args: &VerifyArgs) -> Result<Vec<String>> {
+    let mut known: Vec<String> = app.config.jobs.iter().map(|job| job.database.clone()).collect();
+    known.extend(app.config.databases.keys().cloned());
+    known.sort();
+    known.dedup();
+    match &args.database {
+        Some(name) if known.contains(name) || args.target.is_some() => Ok(vec![name.clone()]),
+        Some(name) => {
+            let path = app.config.path.display();
+            Err(Error::new(Kind::Usage, format!("there is no database {name:?} in {path}"))
+                .hint(suggest(name, known.iter().map(String::as_str))))
+        }
+        // A database that is only configured has no backups to look for.
+        None => Ok(known.into_iter().filter(|name| app.jobs_of(name).next().is_some()).collect()),
+    }
+}
+
+fn chosen(entries: &[Entry], args: &VerifyArgs, rules: &Rules) -> Result<Vec<Entry>> {
+    if args.all {
+        return Ok(entries.to_vec());
+    }
+    choose(entries, args.which.timestamp.map_or(Selector::Latest, Selector::At), rules)
+}
+
+fn one(app: &App, entry: &Entry, open: &[OpenTarget], load: bool) -> Verified {
+    let signed = entry.signed();
+    let mut verified = Verified {
+        database: entry.owner.database.clone(),
+        job: entry.id.job(),
+        id: entry.id.to_string(),
+        target: entry.target.clone(),
+        created: signed.map(|signed| signed.created),
+        ok: false,
+        dump_bytes: signed.map(|signed| signed.dump_bytes),
+        end_mark: None,
+        restored: false,
+        counts: Counts::new(),
+        error: None,
+    };
+    let outcome = read(app, entry, open, load, &mut verified);
+    verified.ok = outcome.is_ok();
+    verified.error = outcome.err().map(|error| error.while_doing(format!("backup {} at {}", entry.id, entry.target)));
+    verified
+}
+
+fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mut Verified) -> Result<()> {
+    let database = &entry.owner.database;
+    if let Some(why) = app.rules(database, false).distrust(entry) {
+        return Err(Error::new(Kind::Authentication, format!("it does not authenticate: {why}")));
+    }
+    let (Some(signed), Some(open)) = (entry.signed(), open.iter().find(|open| open.name == entry.target)) else {
+        return Err(Error::new(Kind::Authentication, "it can't be read"));
+    };
+    let bar = app.cx.report.progress(&format!("{database} from {}", open.name), Some(signed.stored_bytes));
+    let mut decoded = decode::open(entry, open, &app.keyring(database)?, bar)?;
+    if load {
+        let request = Request {
+            destination: Destination::Drill,
+            expected: signed.counts.clone(),
+            server_version: signed.server_version.clone(),
+        };
+        let restored = app.engine(database)?.restore(&mut decoded.stream, &request, &app.cx)?;
+        verified.restored = true;
+        verified.counts = restored.counts;
+        proved(app, &signed.job)?;
+    } else {
+        let mut stream = Stoppable { stream: decoded.stream, app };
+        io::copy(&mut stream, &mut io::sink())
+            .map_err(|error| Error::from_io(error, Kind::Target, "can't read the backup"))?;
+        verified.counts.clone_from(&signed.counts);
+    }
+    verified.end_mark = decoded.findings.take().map(|found| found.end_mark);
+    Ok(())
+}
+
+/// A stream that notices a signal.
+struct Stoppable<'a> {
+    stream: Box<dyn io::Read + Send>,
+    app: &'a App,
+}
+
+impl io::Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.app.cx.world.cancel.check().map_err(Error::into_io)?;
+        self.stream.read(buffer)
+    }
+}
+
+fn proved(app: &App, job: &str) -> Result<()> {
+    let now = app.cx.world.clock.now();
+    StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
+        if let Some(past) = state.jobs.get_mut(job) {
+            past.proved(now);
+        }
+    })
+}
+
+fn show(app: &App, verified: &Verified) -> Result<()> {
+    if let Some(error) = &verified.error {
+        app.cx.report.error(error);
+        return Ok(());
+    }
+    let created = verified.created.map_or_else(|| "?".to_owned(), rfc3339);
+    let size = time::bytes(verified.dump_bytes.unwrap_or(0));
+    let end = verified.end_mark.as_deref().unwrap_or("?");
+    let mut text = format!("{} at {}: good; created {created}, {size}, end mark {end}", verified.id, verified.target);
+    if verified.restored {
+        let rows: u64 = verified.counts.values().flatten().sum();
+        text.push_str(&format!("; restored into a scratch database: {} tables, {rows} rows", verified.counts.len()));
+    }
+    app.cx.report.out(&text)
+}

@@ -1,0 +1,178 @@
+//! PostgreSQL, by its own tools: `pg_dump`'s custom format out, `pg_restore` into a scratch database and one transaction
+//! of renames back. Flows in: a database's settings. Flows out: a dump, findings, a restored database. Touches the
+//! server through the tools alone.
+//!
+//! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`archive`] reads
+//! a dump as it passes, [`restore`] is the way back, [`swap`] its SQL.
+
+use std::io::{self, Read};
+
+use serde::Deserialize;
+
+use self::tools::{Tools, misses_database};
+use self::url::Place;
+use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
+use crate::error::{Error, Kind, Result};
+
+pub mod archive;
+pub mod args;
+pub mod restore;
+pub mod sql;
+pub mod swap;
+pub mod tools;
+pub mod url;
+
+/// PostgreSQL.
+pub const KIND: EngineKind = EngineKind {
+    name: "postgres",
+    ending: "pgdump",
+    schemes: &["postgres", "postgresql"],
+    inspector: archive::inspector,
+    open,
+};
+
+fn open(settings: Settings) -> Result<Box<dyn Engine>> {
+    let name = settings.database.clone();
+    let checked = || {
+        args::check_dump(&settings.dump_args)?;
+        args::check_restore(&settings.restore_args)?;
+        Place::parse(&settings.url)
+    };
+    let place = checked().map_err(|error| error.while_doing(format!("[databases.{name}]")))?;
+    Ok(Box::new(Postgres { tools: Tools::new(settings, place) }))
+}
+
+/// One PostgreSQL database.
+#[derive(Debug)]
+struct Postgres {
+    tools: Tools,
+}
+
+/// What the server answers to a look.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    version: String,
+    number: u32,
+    recovery: bool,
+}
+
+const LOOK: &str = "SELECT json_build_object('version', current_setting('server_version'),
+  'number', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery());";
+
+impl Postgres {
+    fn named(&self, error: Error) -> Error {
+        error.while_doing(self.describe())
+    }
+
+    fn look(&self, cx: &Cx) -> Result<Answer> {
+        let place = &self.tools.place;
+        let answers = self.tools.rows::<Answer>(&place.database, LOOK, cx).map_err(|error| {
+            let missing = misses_database(&error);
+            let error = if missing {
+                Error { message: format!("there is no database {} at {}", place.database, place.server()), ..error }
+                    .hint(format!("mend [databases.{}] url, or restore it from a backup", self.tools.configured))
+            } else {
+                error
+            };
+            self.named(error)
+        })?;
+        answers.into_iter().next().ok_or_else(|| self.named(Error::new(Kind::Tool, "psql gave no answer")))
+    }
+}
+
+impl Engine for Postgres {
+    fn describe(&self) -> String {
+        format!("postgres {} at {}", self.tools.place.database, self.tools.place.server())
+    }
+
+    fn probe(&self, cx: &Cx) -> Result<Probe> {
+        let (tool_version, tool) = self.tools.version("pg_dump", cx).map_err(|error| self.named(error))?;
+        self.tools.version("pg_restore", cx).map_err(|error| self.named(error))?;
+        let answer = self.look(cx)?;
+        let server = answer.number / 10_000;
+        if tool < server {
+            let why = format!("pg_dump {tool_version} is older than the server, which is {}", answer.version);
+            let hint = self.tools.version_hint(|major| major >= server, server);
+            return Err(self.named(Error::new(Kind::Tool, why).hint(hint)));
+        }
+        let mut warnings = Vec::new();
+        if answer.recovery {
+            warnings.push(format!(
+                "{}: this server is a replica: a dump may be cancelled by what it replays, and a restore needs the primary",
+                self.describe()
+            ));
+        }
+        if tool >= 17 && server < 17 {
+            let hint = self.tools.version_hint(|major| major >= server && major < 17, server);
+            warnings.push(format!(
+                "{}: what pg_dump {tool_version} writes can't be loaded into this server, which is {}; {hint}",
+                self.describe(),
+                answer.version
+            ));
+        }
+        Ok(Probe { tool_version: Some(tool_version), server_version: Some(answer.version), warnings })
+    }
+
+    fn dump(&self, cx: &Cx) -> Result<Dump> {
+        let reader = self.tools.start_dump(cx).map_err(|error| self.named(error))?;
+        let explained = Explained { reader, tools: self.tools.clone(), place: self.describe() };
+        Ok(Dump { stream: Box::new(explained), counts: Default::default() })
+    }
+
+    fn plan(&self, destination: &Destination) -> Vec<String> {
+        let target = match destination {
+            Destination::Into(name) => name,
+            Destination::InPlace | Destination::Drill => &self.tools.place.database,
+        };
+        let names = swap::Names::new(target, "XXXXXXXX");
+        let scratch = &names.scratch;
+        let mut steps = vec![
+            format!("psql: CREATE DATABASE {} TEMPLATE template0, closed to others", sql::ident(scratch)),
+            format!("load the backup: {}", self.tools.load(scratch).display()),
+            "psql: compare the rows of every table with the backup".to_owned(),
+        ];
+        let old = sql::ident(&names.old);
+        let renamed = format!("ALTER DATABASE {} RENAME TO {}", sql::ident(scratch), sql::ident(target));
+        let kept = "owner, grants, settings, limit and comment";
+        match destination {
+            Destination::InPlace => steps.extend([
+                format!(
+                    "psql: end all sessions of {target}; BEGIN; ALTER DATABASE {} RENAME TO {old}; {renamed}; \
+                     carry over {kept}; COMMIT",
+                    sql::ident(target)
+                ),
+                format!("psql: DROP DATABASE {old}"),
+            ]),
+            Destination::Into(_) => steps.push(format!("psql: BEGIN; {renamed}; carry over {kept}; COMMIT")),
+            Destination::Drill => steps.push(format!("psql: DROP DATABASE {}", sql::ident(scratch))),
+        }
+        steps
+    }
+
+    fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+        restore::restore(&self.tools, dump, request, cx).map_err(|error| match error.kind {
+            Kind::Tool => self.named(error),
+            _ => error,
+        })
+    }
+}
+
+/// The dump's stream; its failure comes with the mend.
+struct Explained<R> {
+    reader: R,
+    tools: Tools,
+    place: String,
+}
+
+impl<R: Read> Read for Explained<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            let error = Error::from_io(error, Kind::Tool, "can't read the dump");
+            let error = self.tools.explain(error, &self.tools.place.database);
+            if error.is_stopped() { error.into_io() } else { error.while_doing(&self.place).into_io() }
+        })
+    }
+}

@@ -1,0 +1,465 @@
+//! How a dump comes back. Flows in: the dump's stream and where it is to go. Flows out: a database that took its place in
+//! one transaction, or an error and everything as it was. Touches the server, through the tools.
+//!
+//! The order is the promise: the scratch is made after the stream's first bytes, and swapped in only when the stream has
+//! ended well, `pg_restore` has ended well, the archive is whole, and the rows that it holds are there.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde::Deserialize;
+
+use super::archive::{Archive, LARGE_OBJECTS};
+use super::sql::{ident, literal, table_key};
+use super::swap::{self, LIVE, Live, NAME_BYTES, Names, Properties};
+use super::tools::{Tools, for_cleanup, misses_role};
+use crate::engine::{Counts, Cx, Destination, Inspector, Request, Restored};
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::RestoreWriter;
+
+/// How much of the stream is handled at once, in bytes.
+const PIECE_BYTES: usize = 256 * 1024;
+/// How far into an archive the description of its database may stand, in bytes: it is one of the first entries.
+const DESCRIPTION_WITHIN: usize = 64 * 1024 * 1024;
+/// How often sessions that stand in the way of the swap are ended.
+const TERMINATE_EVERY: Duration = Duration::from_millis(20);
+/// How often the swap is tried before it is given up.
+const SWAP_TRIES: u32 = 5;
+/// A scratch without sessions that is younger may belong to a restore that is between two steps.
+const LEFT_BEHIND_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
+const SETS_TRANSACTION_TIMEOUT: u32 = 17;
+
+/// What the server says before anything is done.
+#[derive(Debug, Deserialize)]
+struct Facts {
+    me: String,
+    superuser: bool,
+    createdb: bool,
+    version: u32,
+    recovery: bool,
+    live: Option<Live>,
+    prepared: u64,
+    databases: Vec<Other>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Other {
+    name: String,
+    comment: String,
+    sessions: u64,
+}
+
+/// One restore on its way.
+struct Restore<'a> {
+    tools: &'a Tools,
+    cx: &'a Cx,
+    /// The database from which ours can be renamed.
+    desk: &'static str,
+    facts: Facts,
+    names: Names,
+    archive: Archive,
+    notes: Vec<String>,
+}
+
+/// The scratch database: gone when this is dropped, unless it has taken its place.
+struct Scratch<'a> {
+    tools: &'a Tools,
+    cx: &'a Cx,
+    desk: &'static str,
+    name: String,
+    server: u32,
+    gone: bool,
+}
+
+impl Scratch<'_> {
+    fn remove(&mut self) -> Result<()> {
+        self.gone = true;
+        let sql = swap::drop_database(&self.name, self.server);
+        self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        if !self.gone
+            && let Err(error) = self.remove()
+        {
+            self.cx.report.warn(&format!("can't drop the scratch database {}: {error}; drop it by hand", self.name));
+        }
+    }
+}
+
+/// Restores `dump` as `request` says.
+///
+/// # Errors
+/// The stream's own error, or [`Kind::Tool`]; the live database is then as it was and the scratch is gone.
+pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+    let mut archive = Archive::default();
+    let begun = read_description(dump, &mut archive)?;
+    let target = match &request.destination {
+        Destination::Into(name) => name.as_str(),
+        Destination::InPlace | Destination::Drill => tools.place.database.as_str(),
+    };
+    let (desk, facts) = ask(tools, cx)?;
+    let names = Names::new(target, &cx.world.random_hex(4)?);
+    let mut this = Restore { tools, cx, desk, facts, names, archive, notes: Vec::new() };
+    this.check(&request.destination)?;
+    this.sweep(target);
+    let mut scratch = this.create()?;
+    this.load(&begun, dump)?;
+    let counts = this.compare(request)?;
+    if request.destination == Destination::Drill {
+        scratch.remove().unwrap_or_else(|error| {
+            this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
+        });
+    } else {
+        this.analyze()?;
+        cx.world.cancel.check()?;
+        this.swap(&request.destination)?;
+        scratch.gone = true;
+    }
+    drop(scratch);
+    Ok(Restored { counts, notes: this.notes })
+}
+
+/// Reads until the archive has described its database, and gives back what was read. Nothing has been touched yet.
+fn read_description(dump: &mut dyn Read, archive: &mut Archive) -> Result<Vec<u8>> {
+    let mut begun = Vec::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    while !archive.knows_database() {
+        let count = read(dump, &mut piece)?;
+        if count == 0 {
+            archive.finish()?;
+            break;
+        }
+        let bytes = piece.get(..count).unwrap_or_default();
+        archive.feed(bytes)?;
+        begun.extend_from_slice(bytes);
+        if begun.len() > DESCRIPTION_WITHIN {
+            return Err(Error::new(Kind::Tool, "the dump does not describe its database where it should"));
+        }
+    }
+    Ok(begun)
+}
+
+fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
+    loop {
+        match dump.read(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other.doing(Kind::Tool, "can't read the dump"),
+        }
+    }
+}
+
+/// Finds a database to work from, since nobody may be in the one that is renamed, and asks the server what there is.
+fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
+    let sql = format!(
+        "SELECT json_build_object('me', current_user, 'superuser', r.rolsuper, 'createdb', r.rolcreatedb,
+  'version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
+  'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
+  'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),
+  'databases', (SELECT json_agg(json_build_object('name', d.datname,
+    'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
+    'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid))) FROM pg_database d))::jsonb::text
+FROM pg_roles r WHERE r.rolname = current_user;",
+        literal(&tools.place.database)
+    );
+    let mut first = None;
+    for desk in ["postgres", "template1"].into_iter().filter(|desk| *desk != tools.place.database) {
+        match tools.rows::<Facts>(desk, &sql, cx) {
+            Ok(rows) => {
+                let facts = rows.into_iter().next();
+                return facts
+                    .map(|facts| (desk, facts))
+                    .ok_or_else(|| Error::new(Kind::Tool, "the server does not say what databases it has"));
+            }
+            Err(error) if error.is_stopped() => return Err(error),
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::new(Kind::Tool, "no database to work from"))).map_err(|error| {
+        error.while_doing("can't connect to the database postgres or template1, from which a restore is done")
+    })
+}
+
+impl<'a> Restore<'a> {
+    /// Refuses what can't end well, before anything is made.
+    fn check(&self, destination: &Destination) -> Result<()> {
+        let Facts { me, superuser, createdb, version, recovery, live, prepared, databases, .. } = &self.facts;
+        let (name, server) = (&self.names.target, self.tools.place.server());
+        let fail = |message: String| Err(Error::new(Kind::Tool, message));
+        if *recovery {
+            return fail(format!("{server} is a replica, which takes no writes")).map_err(|error| {
+                error.hint("restore on the primary: mend the host in url, or add target_session_attrs")
+            });
+        }
+        if !superuser && !createdb {
+            return fail(format!("{me} may not create databases"))
+                .map_err(|error| error.hint(format!("as a superuser: ALTER ROLE {} CREATEDB", ident(me))));
+        }
+        if let Destination::Into(_) = destination {
+            if name.is_empty() || name.len() > NAME_BYTES {
+                return fail(format!("a database's name has 1 to {NAME_BYTES} bytes, {name} has {}", name.len()));
+            }
+            if databases.iter().any(|other| other.name == *name) {
+                return fail(format!("there is a database {name} already"))
+                    .map_err(|error| error.hint("give another name, or drop that one first"));
+            }
+        }
+        if let (Destination::InPlace, Some(live)) = (destination, live) {
+            if !live.ours {
+                return fail(format!("{me} may not replace {name}, which {} owns", live.owner))
+                    .map_err(|error| error.hint(format!("connect as {} or as a superuser", live.owner)));
+            }
+            if *prepared > 0 {
+                return fail(format!("{name} has {prepared} prepared transactions, so it can't be replaced")).map_err(
+                    |error| error.hint("end them: COMMIT PREPARED or ROLLBACK PREPARED, see pg_prepared_xacts"),
+                );
+            }
+        }
+        let (shown, tool) = self.tools.version("pg_restore", self.cx)?;
+        let major = version / 10_000;
+        if tool >= SETS_TRANSACTION_TIMEOUT && major < SETS_TRANSACTION_TIMEOUT {
+            let hint = self.tools.version_hint(|it| it >= major && it < SETS_TRANSACTION_TIMEOUT, major);
+            return fail(format!("pg_restore {shown} can't load into a server of version {major}"))
+                .map_err(|error| error.hint(hint));
+        }
+        Ok(())
+    }
+
+    /// Drops what killed restores of this database have left: a scratch that nobody uses, and a database that was
+    /// replaced while the new one stands. Both the name and our mark in the comment must say so; whatever else is called
+    /// like that is somebody's own. That it can't be dropped is no reason not to restore.
+    fn sweep(&mut self, target: &str) {
+        let stands = self.facts.databases.iter().any(|other| other.name == target);
+        let now = self.cx.world.clock.now();
+        for other in &self.facts.databases {
+            let Some((replaced, since)) = swap::left_behind(target, &other.name, &other.comment) else { continue };
+            let safe = if replaced { stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
+            if !safe {
+                continue;
+            }
+            let said =
+                match self.tools.run_sql(self.desk, &swap::drop_database(&other.name, self.facts.version), self.cx) {
+                    Ok(_) => format!("dropped {}, which an interrupted restore had left", other.name),
+                    Err(error) => {
+                        format!("an interrupted restore has left {}, which can't be dropped: {error}", other.name)
+                    }
+                };
+            self.notes.push(said);
+        }
+    }
+
+    fn mark(&self) -> String {
+        swap::mark(&self.names.target, self.cx.world.clock.now())
+    }
+
+    /// Makes the scratch database: like the live one where there is one, else as the archive says.
+    fn create(&self) -> Result<Scratch<'a>> {
+        let scratch = &self.names.scratch;
+        let create = match &self.facts.live {
+            Some(live) => live.create(scratch),
+            None => swap::create_as_archived(self.archive.database(), scratch, self.tools.restores_owners())?,
+        };
+        // From here on it may exist, even if what follows fails.
+        let guard = Scratch {
+            tools: self.tools,
+            cx: self.cx,
+            desk: self.desk,
+            name: scratch.clone(),
+            server: self.facts.version,
+            gone: false,
+        };
+        let sql = create + &swap::claim(&self.names, &self.mark());
+        self.run(&sql)
+            .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
+        Ok(guard)
+    }
+
+    /// Passes the stream to `pg_restore`. Its input ends only after the stream has ended well and was whole; otherwise it
+    /// is stopped before anything else happens.
+    fn load(&mut self, begun: &[u8], dump: &mut dyn Read) -> Result<()> {
+        let call = self.tools.load(&self.names.scratch);
+        self.cx.report.detail(&call.display());
+        let mut tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
+        let fed = self.feed(begun, dump, &mut tool);
+        let outcome = match fed {
+            Ok(()) => tool.finish().map(drop),
+            Err(error) => {
+                drop(tool);
+                Err(error)
+            }
+        };
+        outcome.map_err(|error| self.roles(self.tools.explain(error, &self.names.scratch)))
+    }
+
+    fn feed(&mut self, begun: &[u8], dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {
+        const WRITING: &str = "can't write to pg_restore";
+        tool.write_all(begun).doing(Kind::Tool, WRITING)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let count = read(dump, &mut piece)?;
+            if count == 0 {
+                return self.archive.finish().map(drop);
+            }
+            let bytes = piece.get(..count).unwrap_or_default();
+            self.archive.feed(bytes)?;
+            tool.write_all(bytes).doing(Kind::Tool, WRITING)?;
+        }
+    }
+
+    fn roles(&self, error: Error) -> Error {
+        match misses_role(&error).map(str::to_owned) {
+            Some(role) => error.hint(format!(
+                "roles belong to the server and are not in a dump: CREATE ROLE {}, or set [databases.{}] restore_args = \
+                 [\"--no-owner\", \"--no-privileges\"]",
+                ident(&role),
+                self.tools.configured
+            )),
+            None => error,
+        }
+    }
+
+    fn run(&self, sql: &str) -> Result<String> {
+        self.tools.run_sql(self.desk, sql, self.cx)
+    }
+
+    /// Counts what has been loaded and compares it with what the archive held, and with what was counted when the dump
+    /// was made.
+    fn compare(&self, request: &Request) -> Result<Counts> {
+        let scratch = &self.names.scratch;
+        let tables: Vec<(String, String, bool)> = self.tools.rows(scratch, TABLES, self.cx)?;
+        let mut sql = format!(
+            "SELECT json_build_array({}, (SELECT count(*) FROM pg_largeobject_metadata));\n",
+            literal(LARGE_OBJECTS)
+        );
+        for (schema, table, _) in &tables {
+            sql += &format!(
+                "SELECT json_build_array({}, (SELECT count(*) FROM ONLY {}.{}));\n",
+                literal(&table_key(schema, table)),
+                ident(schema),
+                ident(table)
+            );
+        }
+        let rows: Vec<(String, u64)> = self.tools.rows(scratch, &sql, self.cx)?;
+        let mut counts: Counts = rows.into_iter().map(|(key, count)| (key, Some(count))).collect();
+        if counts.get(LARGE_OBJECTS) == Some(&Some(0)) && !self.archive.counts().contains_key(LARGE_OBJECTS) {
+            counts.remove(LARGE_OBJECTS);
+        }
+        // An extension fills its tables itself, and the dump holds only what was added.
+        let filled: Vec<String> =
+            tables.iter().filter(|(_, _, extension)| *extension).map(|(s, t, _)| table_key(s, t)).collect();
+        let expected = self.archive.counts().iter().chain(&request.expected);
+        for (key, count) in expected.filter_map(|(key, count)| Some((key, (*count)?))) {
+            match counts.get(key).copied().flatten() {
+                Some(loaded) if loaded == count => {}
+                Some(_) if filled.contains(key) => {}
+                Some(loaded) => return Err(differs(key, &loaded.to_string(), count)),
+                None => return Err(differs(key, "no", count)),
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Without statistics the first queries on the new database would be planned blindly.
+    fn analyze(&mut self) -> Result<()> {
+        match self.tools.run_sql(&self.names.scratch, "RESET search_path;\nANALYZE;\n", self.cx) {
+            Err(error) if error.is_stopped() => Err(error),
+            Err(error) => {
+                self.notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Puts the scratch in its place. It is short and deaf to signals: half-way there is nothing to be stopped.
+    fn swap(&mut self, destination: &Destination) -> Result<()> {
+        let replaces = *destination == Destination::InPlace && self.facts.live.is_some();
+        let properties = match &self.facts.live {
+            Some(_) => Properties::Live(&self.tools.place.database),
+            None => Properties::Archive(self.archive.database()),
+        };
+        let sql = swap::swap(&self.names, replaces, properties, &self.mark());
+        let mut tries = 1;
+        while let Err(error) = self.swap_once(&sql) {
+            if self.has_swapped() {
+                break;
+            }
+            let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
+            if !in_use || tries == SWAP_TRIES {
+                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
+            }
+            tries += 1;
+        }
+        let archived = self.archive.database();
+        if self.facts.live.is_none() && archived.illegible {
+            self.notes
+                .push("settings or comment of the database itself were not carried over: not in UTF-8".to_owned());
+        }
+        if self.facts.live.is_none() && archived.name != self.names.target && !archived.properties.is_empty() {
+            self.notes.push(format!(
+                "settings and grants of the database itself were not carried over: the backup is of {}",
+                archived.name
+            ));
+        }
+        if replaces {
+            let old = ident(&self.names.old);
+            let sql = format!(
+                "ALTER DATABASE {old} IS_TEMPLATE false;\n{}",
+                swap::drop_database(&self.names.old, self.facts.version)
+            );
+            if let Err(error) = self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)) {
+                self.notes.push(format!(
+                    "the replaced database could not be dropped and is still there as {}: {error}",
+                    self.names.old
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// One try. A second session ends whoever is in the way, and whoever comes in his place, until the first is through.
+    fn swap_once(&self, sql: &str) -> Result<()> {
+        let cx = for_cleanup(self.cx);
+        let done = AtomicBool::new(false);
+        let terminate = swap::terminate(&[&self.names.target, &self.names.scratch]);
+        std::thread::scope(|scope| {
+            let bouncer = scope.spawn(|| -> Result<()> {
+                let call = self.tools.sql(self.desk, true);
+                let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
+                while !done.load(Ordering::SeqCst) {
+                    psql.write_all(terminate.as_bytes()).doing(Kind::Tool, "can't end sessions")?;
+                    cx.world.clock.sleep(TERMINATE_EVERY);
+                }
+                psql.finish().map(drop)
+            });
+            let outcome = self.tools.run_sql(self.desk, sql, &cx).map(drop);
+            done.store(true, Ordering::SeqCst);
+            // If nobody could be sent away, the swap's own error says so.
+            let _ = bouncer.join();
+            outcome
+        })
+    }
+
+    /// After a lost connection: has the transaction been committed?
+    fn has_swapped(&self) -> bool {
+        let sql = format!("SELECT count(*) FROM pg_database WHERE datname = {};", literal(&self.names.scratch));
+        let left: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
+        left.is_ok_and(|rows| rows.first() == Some(&0))
+    }
+}
+
+fn differs(key: &str, loaded: &str, expected: u64) -> Error {
+    let what = if key == LARGE_OBJECTS { key.to_owned() } else { format!("rows in table {key}") };
+    Error::new(Kind::Tool, format!("after the load there are {loaded} {what}, the backup holds {expected}"))
+        .hint("the live database is unchanged; verify this backup, or restore another")
+}
+
+const TABLES: &str = "SELECT json_build_array(n.nspname, c.relname,
+  EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1::text;";

@@ -1,0 +1,138 @@
+//! The swap into a live database. Flows in: a checked image. Flows out: the same file with other contents. Touches the
+//! live database, only through SQLite and in one transaction under its own locks: handles that are open see the old data
+//! or the new, and a crash half-way is rolled back by whoever opens it next.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::connect::{self, Guard};
+use super::restore::Image;
+use super::scratch::Scratch;
+use super::{contents, place, snapshot};
+use crate::engine::Cx;
+use crate::error::{Error, Kind, Result};
+
+/// What the live database is like.
+struct Live {
+    db: Connection,
+    page_bytes: u64,
+    is_wal: bool,
+    is_empty: bool,
+    encoding: String,
+}
+
+impl Live {
+    fn open(path: &Path, guard: &Guard) -> rusqlite::Result<Self> {
+        let db = connect::live(path, guard)?;
+        // If it turns out to be broken, its WAL must stay as it is: closing must not write it into the file.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // The first question that reads the header and the schema.
+        let is_wal = connect::pragma_text(&db, "journal_mode")? == "wal";
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        let page_bytes = connect::pragma_number(&db, "page_size")?;
+        let is_empty = connect::pragma_number(&db, "page_count")? == 0;
+        let encoding = connect::pragma_text(&db, "encoding")?;
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        Ok(Self { db, page_bytes, is_wal, is_empty, encoding })
+    }
+}
+
+/// Gives the database at `path` the image's contents; its owner, mode and journal mode stay.
+pub(super) fn into_live(path: &Path, image: &Image, scratch: &Scratch, cx: &Cx) -> Result<Vec<String>> {
+    let guard = Guard::new(cx);
+    let what = format!("can't restore into {}", path.display());
+    let fail = |error: rusqlite::Error| connect::explain(&error, &what, &guard);
+    let live = match Live::open(path, &guard) {
+        Ok(live) => live,
+        Err(error) if connect::is_broken(&error) => {
+            guard.check()?;
+            return place::replace_broken(path, image, &connect::reason(&error), cx);
+        }
+        Err(error) => return Err(fail(error)),
+    };
+    let mut notes = Vec::new();
+    // In WAL mode a page can't change its size.
+    let source = if live.is_wal && live.page_bytes != image.header.page_bytes {
+        notes.push(format!(
+            "pages were changed from {} to {} bytes, which the live database has",
+            image.header.page_bytes, live.page_bytes
+        ));
+        resized(image, live.page_bytes, scratch, &guard)?
+    } else {
+        image.path.clone()
+    };
+    let copy = connect::copy(&source, &guard).map_err(fail)?;
+    let encoding = connect::pragma_text(&copy, "encoding").map_err(fail)?;
+    if !live.is_empty && encoding != live.encoding {
+        notes.push(format!("the text encoding changed to {encoding}; restart what has the database open"));
+    }
+    let becomes_wal = live.is_empty && image.header.is_wal;
+    let mut db = live.db;
+    snapshot::copy_pages(&copy, &mut db, &what, &guard)?;
+    drop(db);
+    notes.extend(afterwards(path, becomes_wal, &guard)?);
+    Ok(notes)
+}
+
+/// A copy of the image with pages of another size. `VACUUM INTO` keeps rowids, and writes where it is told to, where a
+/// plain `VACUUM` would use the system's folder for temporary files.
+fn resized(image: &Image, page_bytes: u64, scratch: &Scratch, guard: &Guard) -> Result<PathBuf> {
+    let what = format!("can't change the pages of the temporary copy to {page_bytes} bytes");
+    let (path, _) = scratch.file("resized")?;
+    let Some(name) = path.to_str() else {
+        return Err(Error::new(Kind::Tool, format!("{what}: {} is not UTF-8", path.display()))
+            .hint("give [backup] data_dir a path in UTF-8"));
+    };
+    let resize = || {
+        let copy = connect::copy(&image.path, guard)?;
+        copy.execute_batch(&format!("PRAGMA page_size={page_bytes}"))?;
+        copy.execute("VACUUM INTO ?1", [name])?;
+        connect::pragma_number(&connect::copy(&path, guard)?, "page_size")
+    };
+    match resize() {
+        Ok(size) if size == page_bytes => Ok(path),
+        Ok(size) => Err(Error::new(Kind::Tool, format!("{what}: they have {size}"))),
+        Err(error) => Err(connect::explain(&error, &what, guard)
+            .hint("stop the application, move the live database and its -wal away, and restore again")),
+    }
+}
+
+/// Looks at what stands now through a fresh connection, as the application will see it.
+fn afterwards(path: &Path, becomes_wal: bool, guard: &Guard) -> Result<Vec<String>> {
+    let shown = path.display();
+    let fail =
+        |error: rusqlite::Error| connect::explain(&error, format!("{shown} was restored, but can't be checked"), guard);
+    let db = connect::live(path, guard).map_err(fail)?;
+    let mut notes = Vec::new();
+    if becomes_wal && connect::pragma_text(&db, "journal_mode=WAL").is_err() {
+        notes.push(format!(
+            "{shown} was in WAL mode when it was backed up, and is not now; set PRAGMA journal_mode=WAL"
+        ));
+    }
+    match contents::run_check(&db, "quick_check", None) {
+        Ok(findings) => {
+            if let Some(damage) = findings.iter().find(|text| !contents::is_about_data(text)) {
+                return Err(Error::new(Kind::Tool, format!("{shown} was restored, but is damaged: {damage}"))
+                    .hint("the backup itself is sound: look at the disk and the file system, then restore again"));
+            }
+        }
+        Err(error) if connect::is_foreign(&error) => {}
+        Err(error) => return Err(fail(error)),
+    }
+    checkpoint(&db);
+    Ok(notes)
+}
+
+/// Moves the WAL, which now holds the whole database, into the file, if nobody is in the way. Waits for nobody: a
+/// truncating checkpoint that waits holds every writer up.
+fn checkpoint(db: &Connection) {
+    for kind in ["PASSIVE", "TRUNCATE"] {
+        drop(db.query_row(&format!("PRAGMA wal_checkpoint({kind})"), [], |_| Ok(())));
+        if db.busy_timeout(Duration::ZERO).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Whether a job is due. Flows in: the job, what is remembered of its past, the clock. Flows out: a decision with its
+//! reason. Pure.
+//!
+//! One slot matters at a time: the newest that has come. It is due if it is newer than the job's *base*: the newest slot
+//! that is settled (done or given up), or the moment the job was first seen. Whatever lies between is made up for by it.
+//!
+//! **A clock that goes backwards.** A settled slot is never run again, so after a small step back nothing runs until
+//! the clock has passed it. A settled slot more than [`CLOCK_SLACK`] ahead is another matter: the clock was wrong when
+//! it was written (a machine that woke in 2099), and waiting for it would be no backups for years. It then counts as
+//! unknown and the newest slot that has come is run. Should that one have been done before, nothing is published
+//! twice: its manifest is there already, and only one can be.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::cron::Cron;
+use super::state::JobState;
+use crate::format::time;
+
+/// How late a slot of a job without `catch_up` may begin: some ticks, and a boot.
+pub const ON_TIME: TimeDelta = TimeDelta::minutes(5);
+/// How far ahead of the clock a settled slot may lie and still be believed.
+pub const CLOCK_SLACK: TimeDelta = TimeDelta::days(1);
+/// The longest pause before a failed slot is tried again.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3_600);
+/// How far missed slots are counted; more of them are as many.
+pub const MOST_MISSED: u32 = 1_000;
+
+/// What the decision needs of a job's configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// When it runs.
+    pub cron: &'a Cron,
+    /// Whether a slot is run later than [`ON_TIME`].
+    pub catch_up: bool,
+    /// How often a failed slot is tried again.
+    pub retries: u32,
+    /// The first pause before that; each later one is twice as long.
+    pub retry_after: Duration,
+}
+
+impl Job<'_> {
+    /// The pause after the `n`th failure or interruption of a slot, counted from 1.
+    pub fn pause(&self, n: u32) -> TimeDelta {
+        let doubled = 2u32.checked_pow(n.saturating_sub(1)).and_then(|times| self.retry_after.checked_mul(times));
+        // What is configured is kept to, even if it is longer than the longest pause.
+        let most = LONGEST_PAUSE.max(self.retry_after);
+        TimeDelta::from_std(doubled.unwrap_or(most).min(most)).unwrap_or(TimeDelta::MAX)
+    }
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Run the job.
+    Run {
+        /// As this slot.
+        slot: DateTime<Utc>,
+        /// How many older slots it makes up for, [`MOST_MISSED`] at most.
+        missed: u32,
+        /// Which attempt at this slot it is, from 1.
+        attempt: u32,
+    },
+    /// Leave it.
+    Wait {
+        /// When to look again: nothing changes before, unless the state does.
+        until: Option<DateTime<Utc>>,
+        /// The reason, for people.
+        why: String,
+    },
+}
+
+/// Decides about one job. `run_new` makes a job that has never settled a slot run as the newest one at once, where it
+/// would else wait for its first.
+pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_new: bool) -> Decision {
+    let wait = |why: &str| Decision::Wait { until: job.cron.next_after(now), why: why.to_owned() };
+    let Some(slot) = job.cron.previous_or_at(now) else { return wait("no slot has come yet") };
+    let past = past.filter(|past| past.is_of(job.cron));
+    if run_new && past.is_none_or(|past| past.settled.is_none()) {
+        return try_slot(job, past, slot, 0, now);
+    }
+    let Some(past) = past else { return wait("new: waits for its first slot") };
+    let believed = past.settled.filter(|settled| *settled <= now + CLOCK_SLACK);
+    if let Some(settled) = believed.filter(|settled| *settled > now) {
+        let why = format!("the clock is behind the slot {}, which is settled", time::rfc3339(settled));
+        return Decision::Wait { until: job.cron.next_after(settled), why };
+    }
+    // First seen in the future, it is new from now on; `JobState::seen` writes that down.
+    let first_seen = past.first_seen.min(now);
+    let base = believed.map_or(first_seen, |settled| settled.max(first_seen));
+    if slot <= base && !past.has_begun(slot) {
+        return wait(match past.settled {
+            None => "new: waits for its first slot",
+            Some(_) if past.failures_in_row > 0 => "the last slot was given up: waits for the next",
+            Some(_) => "nothing is due",
+        });
+    }
+    let missed = match past.settled.is_some() && believed.is_none() {
+        true => 0,
+        false => job.cron.count_between(base, slot, MOST_MISSED.saturating_add(1)).saturating_sub(1),
+    };
+    try_slot(job, Some(past), slot, missed, now)
+}
+
+/// Runs a slot that is due, unless it has failed or was interrupted a short while ago, or it is too late for it.
+fn try_slot(job: &Job<'_>, past: Option<&JobState>, slot: DateTime<Utc>, missed: u32, now: DateTime<Utc>) -> Decision {
+    let failing = past.and_then(|past| past.failing.as_ref()).filter(|failing| failing.slot == slot);
+    let running = past.and_then(|past| past.running.as_ref()).filter(|running| running.slot == Some(slot));
+    let failures = failing.map_or(0, |failing| failing.attempts);
+    let interruptions = running.map_or(0, |running| running.interrupted.saturating_add(1));
+    let attempt = failures.saturating_add(interruptions).saturating_add(1);
+
+    let not_before = |since: DateTime<Utc>, pause: TimeDelta| {
+        let until = since.checked_add_signed(pause).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        // A pause that is yet to begin was begun by a clock that has gone back since.
+        (since <= now && now < until).then_some(until)
+    };
+    let after_failure = failing.and_then(|failing| {
+        let pause = failing.next_try.signed_duration_since(failing.failed);
+        Some((not_before(failing.failed, pause)?, format!("failed {}", times(failing.attempts))))
+    });
+    let after_interruption = running.and_then(|running| {
+        let until = not_before(running.started, job.pause(interruptions))?;
+        Some((until, format!("was interrupted {}, or still runs", times(interruptions))))
+    });
+    if let Some((until, why)) = after_failure.max(after_interruption) {
+        let next = job.cron.next_after(now);
+        return match next.filter(|next| *next <= until) {
+            Some(next) => Decision::Wait { until: Some(next), why: format!("{why}: waits for the next slot") },
+            None => {
+                Decision::Wait { until: Some(until), why: format!("{why}: is tried again at {}", time::rfc3339(until)) }
+            }
+        };
+    }
+    // A slot that was begun in time may be finished: its retries are part of it.
+    if attempt == 1 && !job.catch_up && now.signed_duration_since(slot) > ON_TIME {
+        let why = format!("the slot {} was missed, and catch_up is off", time::rfc3339(slot));
+        return Decision::Wait { until: job.cron.next_after(now), why };
+    }
+    Decision::Run { slot, missed, attempt }
+}
+
+fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        count => format!("{count} times"),
+    }
+}
