@@ -111,6 +111,29 @@ impl Golden {
         assert!(listed.status.success() && listed.stdout.contains("COPY public.customer"), "{listed:?}");
     }
 
+    /// The program itself writes their dumps out, and verifies them.
+    fn opens_with_the_program(&self) {
+        for (name, compress, encrypt) in KINDS {
+            let sandbox = Sandbox::new();
+            let entry = &self.entries[name];
+            for key in [entry.manifest_key.as_str(), &entry.signed().unwrap().object] {
+                let to = sandbox.store().join(key);
+                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                std::fs::copy(self.path(key), to).unwrap();
+            }
+            let job = format!(
+                "[databases.shop]\nengine = \"postgres\"\nurl = \"postgres://127.0.0.1:1/shop\"\n[[backup.jobs]]\n\
+                 name = \"{name}\"\ndatabase = \"shop\"\nschedule = \"@daily\"\ncompress = {compress}\nencrypt = {encrypt}\n"
+            );
+            sandbox.configure_local(Some(&self.key_text), &job);
+            let output = sandbox.path("dump");
+            let path = output.to_str().unwrap();
+            sandbox.command(&["-q", "restore", "shop", "--timestamp", "2026-02-25T03:00:00Z", "--output", path]).run();
+            assert!(std::fs::read(&output).unwrap() == self.dump, "{name}");
+            sandbox.command(&["verify", "shop", "--all"]).stdout_any().stderr_any().run();
+        }
+    }
+
     /// A program without our code believes their manifests.
     fn verifies_with_python(&self) {
         for entry in self.entries.values() {
@@ -139,6 +162,11 @@ fn format_1_opens_with_recover_py() {
 #[test]
 fn format_1_opens_with_tink_and_gzip() {
     format_1().opens_with_tink_and_gzip();
+}
+
+#[test]
+fn format_1_opens_with_the_program() {
+    format_1().opens_with_the_program();
 }
 
 #[test]
@@ -175,4 +203,5 @@ fn what_is_written_now_passes_the_same() {
     golden.opens_with_recover_py();
     golden.opens_with_tink_and_gzip();
     golden.verifies_with_python();
+    golden.opens_with_the_program();
 }
