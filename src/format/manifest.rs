@@ -145,7 +145,7 @@ pub fn read(bytes: &[u8], owner: &Owner, id: &BackupId, keys: &Keyring) -> Resul
         && signed.object.starts_with(&format!("{}{id}.", owner.prefix()));
     if !same {
         let theirs = format!("{}/{} {}", signed.instance, signed.database, signed.id);
-        return Err(refuse(format!("is that of another backup ({theirs}): it was renamed or moved")));
+        return Err(refuse(format!("is that of another backup ({theirs:?}): it was renamed or moved")));
     }
     let trust = trust(&envelope, &signed, keys);
     Ok(Manifest { signed, trust })

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::bufread::MultiGzDecoder;
 use libdeflater::{CompressionLvl, Compressor as Deflater};
 
-use super::{Outbox, Sticky, read_full};
+use super::{Outbox, Sticky, Uninterrupted, read_full};
 use crate::error::{Error, Kind, Result};
 
 /// Input bytes in a member. Smaller ones lose ratio: 64 KiB costs 3 %.
@@ -159,14 +159,15 @@ impl<R: Read> Read for Compressor<R> {
 /// A reader of what a gzip file holds, however many members it has.
 #[derive(Debug)]
 pub struct Decompressor<R> {
-    inner: MultiGzDecoder<BufReader<R>>,
+    inner: MultiGzDecoder<BufReader<Uninterrupted<R>>>,
     failed: Sticky,
 }
 
 impl<R: Read> Decompressor<R> {
     /// Decompresses all members.
     pub fn new(inner: R) -> Self {
-        Self { inner: MultiGzDecoder::new(BufReader::with_capacity(128 * 1024, inner)), failed: Sticky::default() }
+        let inner = BufReader::with_capacity(128 * 1024, Uninterrupted(inner));
+        Self { inner: MultiGzDecoder::new(inner), failed: Sticky::default() }
     }
 }
 

@@ -115,7 +115,7 @@ impl<R: Read> Read for Meter<R> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let count = self.inner.read(buffer)?;
+        let count = self.inner.read(buffer).map_err(|error| self.failed.pass(error))?;
         if count == 0 {
             return self.ended();
         }

@@ -9,6 +9,8 @@ pub mod meter;
 
 use std::io::{self, Read};
 
+use crate::error::{Error, io_reason};
+
 /// Fills `buffer` as far as the reader goes; fewer bytes than asked for mean its end.
 ///
 /// # Errors
@@ -24,6 +26,21 @@ pub fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> 
         }
     }
     Ok(filled)
+}
+
+/// A reader whose interruptions nobody sees, for a decoder that would take one for damage.
+#[derive(Debug)]
+struct Uninterrupted<R>(R);
+
+impl<R: Read> Read for Uninterrupted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
 }
 
 /// Bytes on their way from a stage that makes blocks to a reader that takes what it likes.
@@ -57,7 +74,7 @@ impl Outbox {
 
 /// Keeps the first error of a stage and gives it again at every later read.
 #[derive(Clone, Debug, Default)]
-struct Sticky(Option<crate::error::Error>);
+struct Sticky(Option<Error>);
 
 impl Sticky {
     fn check(&self) -> io::Result<()> {
@@ -67,7 +84,17 @@ impl Sticky {
         }
     }
 
-    fn keep(&mut self, error: crate::error::Error) -> io::Error {
+    fn keep(&mut self, error: Error) -> io::Error {
         self.0.get_or_insert(error).clone().into_io()
+    }
+
+    /// Keeps an error of the reader below and hands it on as it is, for a later stage to name. An interruption is none.
+    fn pass(&mut self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::Interrupted {
+            let ours = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
+            let failed = || Error::other(format!("the stream has failed before: {}", io_reason(&error)));
+            self.0.get_or_insert_with(|| ours.unwrap_or_else(failed));
+        }
+        error
     }
 }

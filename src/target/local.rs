@@ -174,11 +174,20 @@ impl Target for Local {
                 Err(error) => return Err(TargetError::body(error)),
             };
             let bytes = buffer.get(..count).unwrap_or_default();
-            file.write_all(bytes).map_err(|error| self.full(&path, &error, size))?;
+            if let Err(error) = file.write_all(bytes) {
+                // Removed first, so that what is said to be free includes it.
+                drop(file);
+                return Err(self.full(&path, &error, size));
+            }
             size += count as u64;
         }
-        let meta = file.as_file().sync_all().and_then(|()| file.as_file().metadata());
-        let meta = meta.map_err(|error| self.full(&path, &error, size))?;
+        let meta = match file.as_file().sync_all().and_then(|()| file.as_file().metadata()) {
+            Ok(meta) => meta,
+            Err(error) => {
+                drop(file);
+                return Err(self.full(&path, &error, size));
+            }
+        };
         if meta.len() != size {
             let message =
                 format!("target {}: {} has {} bytes after {size} were written", self.name, path.display(), meta.len());

@@ -248,6 +248,27 @@ impl Read for FailingBody<'_> {
     }
 }
 
+/// A reader that fails once after `at` bytes, and then goes on as if nothing had been.
+pub struct FailingOnce<R> {
+    pub inner: R,
+    pub at: usize,
+    pub error: Option<voxeltron_backup::error::Error>,
+}
+
+impl<R: Read> Read for FailingOnce<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == 0
+            && let Some(error) = self.error.take()
+        {
+            return Err(error.into_io());
+        }
+        let most = if self.error.is_some() { buffer.len().min(self.at) } else { buffer.len() };
+        let count = self.inner.read(buffer.get_mut(..most).unwrap_or_default())?;
+        self.at = self.at.saturating_sub(count);
+        Ok(count)
+    }
+}
+
 /// A body that is interrupted before every read and then gives one byte, or a few.
 pub struct Stuttering<R> {
     pub inner: R,

@@ -1,6 +1,7 @@
 //! What the tests share: a sandbox to run the program in, the servers and tools that `tests/run` provides, backups made
 //! of the library's own parts, and faults. Nothing here skips: what is missing fails with the way to get it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod faults;
 pub mod sample;

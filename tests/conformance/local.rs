@@ -76,6 +76,13 @@ fn fails_for_want_of_room(root: &Path) {
     target.put(&small, &mut &b"fits"[..]).unwrap();
     let failure = target.put(&key(), &mut Cursor::new(noise(3_000_000))).unwrap_err();
     says_how_much(&failure);
+    // What it says is free is what is free once the unfinished file is gone.
+    let stat = rustix::fs::statvfs(root).unwrap();
+    let free = stat.f_bavail * stat.f_frsize;
+    if free < 16 << 20 {
+        let said = format!(", {} are free now;", voxeltron_backup::format::time::bytes(free));
+        assert!(failure.error.hint.as_ref().unwrap().contains(&said), "{said} {failure:?}");
+    }
     let left: Vec<_> = files(root).iter().map(|path| path.strip_prefix(root).unwrap().to_owned()).collect();
     assert_eq!(left, [Path::new("host/shop/small")], "only what was whole is left");
     assert_eq!(target.list("").unwrap().len(), 1);
