@@ -13,9 +13,13 @@
 
 use std::collections::BTreeMap;
 
-use super::sql::table_key;
+use self::contents::{DatabaseEntries, Entry, Field, Promise, contains, fields};
 use crate::engine::{Counts, Findings, Inspector};
 use crate::error::{Error, Kind, Result};
+
+pub mod contents;
+#[cfg(test)]
+mod tests;
 
 /// The key under which large objects are counted; no table's key is like it, for those have a dot.
 pub const LARGE_OBJECTS: &str = "large objects";
@@ -27,24 +31,6 @@ const NAME_BYTES: usize = 64 * 1024;
 const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
 /// How COPY's text ends in an archive: its end mark and two empty lines.
 const COPY_END: &[u8] = b"\\.\n\n\n";
-
-/// What the archive says of the database itself: `pg_restore` runs it only with `--create`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DatabaseEntries {
-    /// The database's name when it was dumped.
-    pub name: String,
-    /// Its CREATE DATABASE statement.
-    pub create: String,
-    /// Its owner.
-    pub owner: String,
-    /// Settings, grants, comment and labels, which name it by its old name.
-    pub properties: Vec<String>,
-    /// Whether a backslash in a plain literal of these statements is doubled: so it is where the database has
-    /// `standard_conforming_strings` off.
-    pub backslashes_doubled: bool,
-    /// Whether some of them are in an encoding other than UTF-8 and so are left out.
-    pub illegible: bool,
-}
 
 /// What is read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,62 +48,6 @@ enum Place {
     ObjectId,
     ChunkLength,
     Chunk,
-}
-
-/// The fields of an entry of the table of contents, in their order; dependencies and the offset follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    Id,
-    HasData,
-    Tag,
-    Description,
-    Definition,
-    Copy,
-    Schema,
-    Owner,
-    Number,
-    Text,
-}
-
-const FIELDS_1_12: &[Field] = &[
-    Field::Id,
-    Field::HasData,
-    Field::Text,
-    Field::Text,
-    Field::Tag,
-    Field::Description,
-    Field::Number,
-    Field::Definition,
-    Field::Text,
-    Field::Copy,
-    Field::Schema,
-    Field::Text,
-    Field::Owner,
-    Field::Text,
-];
-/// Since 1.14 there is an access method before the owner.
-const ACCESS_METHOD_AT: usize = 12;
-
-#[derive(Debug, Default)]
-struct Entry {
-    id: i64,
-    has_data: bool,
-    tag: Vec<u8>,
-    description: Vec<u8>,
-    definition: Vec<u8>,
-    copy: Vec<u8>,
-    schema: Vec<u8>,
-    owner: Vec<u8>,
-}
-
-/// A block that must still come.
-#[derive(Debug)]
-struct Promise {
-    what: String,
-    /// Under which name its rows are counted.
-    key: Option<String>,
-    /// Whether its rows can be counted.
-    countable: bool,
 }
 
 #[derive(Debug)]
@@ -227,22 +157,13 @@ impl Archive {
     fn text_limit(&self) -> usize {
         match self.place {
             Place::Field(at) => match self.fields.get(at) {
-                Some(Field::Definition) if self.of_database() => STATEMENT_BYTES,
+                Some(Field::Definition) if self.entry.of_database() => STATEMENT_BYTES,
                 Some(Field::Text) | None => 0,
                 Some(Field::Definition) => 256,
                 Some(_) => NAME_BYTES,
             },
             Place::Dependency => 0,
             _ => NAME_BYTES,
-        }
-    }
-
-    /// Whether this entry is about the database itself and not about something in it.
-    fn of_database(&self) -> bool {
-        match self.entry.description.as_slice() {
-            b"DATABASE" | b"DATABASE PROPERTIES" => true,
-            b"ACL" | b"COMMENT" | b"SECURITY LABEL" => self.entry.tag.starts_with(b"DATABASE "),
-            _ => false,
         }
     }
 
@@ -336,13 +257,7 @@ impl Archive {
             return Err(self.damaged("its numbers have an unknown size"));
         }
         (self.minor, self.int_bytes, self.offset_bytes) = (minor, int_bytes.into(), offset_bytes.into());
-        self.fields = FIELDS_1_12.to_vec();
-        if minor >= 14 {
-            self.fields.insert(ACCESS_METHOD_AT, Field::Text);
-        }
-        if minor >= 16 {
-            self.fields.insert(ACCESS_METHOD_AT + 1, Field::Number);
-        }
+        self.fields = fields(minor);
         self.place = Place::Compression;
         Ok(())
     }
@@ -445,7 +360,7 @@ impl Archive {
             _ => {}
         }
         if entry.has_data {
-            let promise = self.promise(&entry);
+            let promise = entry.promise(self.compressed, self.utf8);
             if self.promises.insert(entry.id, promise).is_some() {
                 return Err(self.damaged("two entries have one number"));
             }
@@ -460,24 +375,6 @@ impl Archive {
             Ok(statement) if self.utf8 || statement.is_ascii() => self.database.properties.push(statement.to_owned()),
             _ => self.database.illegible = true,
         }
-    }
-
-    fn promise(&self, entry: &Entry) -> Promise {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let what = format!("{} {}", text(&entry.description), text(&entry.tag));
-        if entry.description != b"TABLE DATA" {
-            return Promise { what, key: None, countable: false };
-        }
-        // A name in another encoding can't be found again by what we would make of it; rows that go to the root of a
-        // partitioned table may come to lie elsewhere.
-        let legible = |name: &[u8]| std::str::from_utf8(name).is_ok() && (self.utf8 || name.is_ascii());
-        let to_root = contains(&entry.definition, b"load via partition root");
-        let countable = !self.compressed
-            && !to_root
-            && entry.copy.starts_with(b"COPY ")
-            && legible(&entry.schema)
-            && legible(&entry.tag);
-        Promise { what, key: Some(table_key(&text(&entry.schema), &text(&entry.tag))), countable }
     }
 
     fn block_kind(&mut self) -> Result<()> {
@@ -565,10 +462,6 @@ impl Inspector for Archive {
         findings.end_mark = format!("{} entries, {} blocks of data, each whole", self.entries, self.blocks_done);
         Ok(findings)
     }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }
 
 /// A fresh inspector of PostgreSQL's dumps.

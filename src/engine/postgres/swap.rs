@@ -7,7 +7,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
-use super::archive::DatabaseEntries;
+use super::archive::contents::DatabaseEntries;
 use super::sql::{ident, literal};
 use crate::error::{Error, Kind, Result};
 
