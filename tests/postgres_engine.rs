@@ -2,6 +2,9 @@
 //! database as it was. Wants `VOXELTRON_TEST_POSTGRES_URL` (a superuser's URL with a password) and
 //! `VOXELTRON_TEST_POSTGRES_BIN` (the folder of the tools); without them every test fails, none is skipped.
 
+// What fails in a test may panic, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;

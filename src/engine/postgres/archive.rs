@@ -13,10 +13,12 @@
 
 use std::collections::BTreeMap;
 
-use self::contents::{DatabaseEntries, Entry, Field, Promise, contains, fields};
+use self::block::{Block, Counted};
+use self::contents::{DatabaseEntries, Entry, Field, NAME_BYTES, Promise, STATEMENT_BYTES, contains, fields};
 use crate::engine::{Counts, Findings, Inspector};
 use crate::error::{Error, Kind, Result};
 
+mod block;
 pub mod contents;
 #[cfg(test)]
 mod tests;
@@ -25,16 +27,11 @@ mod tests;
 pub const LARGE_OBJECTS: &str = "large objects";
 /// The oldest and newest minor versions of the format, all 1.x, that are understood.
 const KNOWN_MINORS: std::ops::RangeInclusive<u8> = 12..=16;
-/// How much of a name or a short statement is kept, in bytes.
-const NAME_BYTES: usize = 64 * 1024;
-/// How much of the statements that make the database itself is kept, in bytes.
-const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
-/// How COPY's text ends in an archive: its end mark and two empty lines.
-const COPY_END: &[u8] = b"\\.\n\n\n";
 
 /// What is read next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
+    #[default]
     Magic,
     Compression,
     Date(u8),
@@ -50,16 +47,8 @@ enum Place {
     Chunk,
 }
 
-#[derive(Debug)]
-struct Block {
-    promise: Promise,
-    objects: bool,
-    lines: u64,
-    tail: Vec<u8>,
-}
-
 /// A custom-format archive on its way past.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Archive {
     place: Place,
     /// Bytes of a number, a magic or an offset that are here already.
@@ -72,7 +61,7 @@ pub struct Archive {
     int_bytes: usize,
     offset_bytes: usize,
     compressed: bool,
-    utf8: bool,
+    other_encoding: bool,
     fields: Vec<Field>,
     entries: i64,
     entries_left: i64,
@@ -82,32 +71,6 @@ pub struct Archive {
     blocks_done: u64,
     findings: Findings,
     database: DatabaseEntries,
-}
-
-impl Default for Archive {
-    fn default() -> Self {
-        Self {
-            place: Place::Magic,
-            small: Vec::with_capacity(16),
-            left: None,
-            text: Vec::new(),
-            seen: 0,
-            minor: 0,
-            int_bytes: 4,
-            offset_bytes: 8,
-            compressed: false,
-            utf8: true,
-            fields: Vec::new(),
-            entries: 0,
-            entries_left: 0,
-            entry: Entry::default(),
-            promises: BTreeMap::new(),
-            block: None,
-            blocks_done: 0,
-            findings: Findings::default(),
-            database: DatabaseEntries::default(),
-        }
-    }
 }
 
 impl Archive {
@@ -148,7 +111,7 @@ impl Archive {
     fn is_text(&self) -> bool {
         match self.place {
             Place::HeadText(_) | Place::Dependency => true,
-            Place::Field(at) => !matches!(self.fields.get(at), Some(Field::Id | Field::HasData | Field::Number) | None),
+            Place::Field(at) => self.fields.get(at).is_some_and(|field| field.is_text()),
             _ => false,
         }
     }
@@ -156,12 +119,7 @@ impl Archive {
     /// How much of the text at this place is kept.
     fn text_limit(&self) -> usize {
         match self.place {
-            Place::Field(at) => match self.fields.get(at) {
-                Some(Field::Definition) if self.entry.of_database() => STATEMENT_BYTES,
-                Some(Field::Text) | None => 0,
-                Some(Field::Definition) => 256,
-                Some(_) => NAME_BYTES,
-            },
+            Place::Field(at) => self.fields.get(at).map_or(0, |field| field.kept_bytes(&self.entry)),
             Place::Dependency => 0,
             _ => NAME_BYTES,
         }
@@ -200,7 +158,9 @@ impl Archive {
         let left = left - count as u64;
         self.left = Some(left);
         if self.place == Place::Chunk {
-            self.count_rows(mine);
+            if let Some(block) = &mut self.block {
+                block.pass(mine);
+            }
             if left == 0 {
                 self.left = None;
                 self.place = Place::ChunkLength;
@@ -288,7 +248,7 @@ impl Archive {
             Place::ObjectId if number == 0 => self.block_done()?,
             Place::ObjectId => {
                 if let Some(block) = &mut self.block {
-                    block.lines += 1;
+                    block.pass_object();
                 }
                 Place::ChunkLength
             }
@@ -343,24 +303,13 @@ impl Archive {
 
     fn entry_done(&mut self) -> Result<()> {
         let entry = std::mem::take(&mut self.entry);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let about_database = entry.tag.starts_with(b"DATABASE ");
-        match entry.description.as_slice() {
-            b"ENCODING" => {
-                self.utf8 = [b"'UTF8'".as_slice(), b"'SQL_ASCII'"].iter().any(|name| contains(&entry.definition, name));
-            }
-            b"DATABASE" => {
-                self.database.name = text(&entry.tag);
-                self.database.create = text(&entry.definition);
-                self.database.owner = text(&entry.owner);
-            }
-            b"STDSTRINGS" => self.database.backslashes_doubled = contains(&entry.definition, b"'off'"),
-            b"DATABASE PROPERTIES" => self.property(&entry.definition),
-            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if about_database => self.property(&entry.definition),
-            _ => {}
+        if entry.description == b"ENCODING" {
+            let like_utf8 = |name: &[u8]| contains(&entry.definition, name);
+            self.other_encoding = !like_utf8(b"'UTF8'") && !like_utf8(b"'SQL_ASCII'");
         }
+        self.database.learn(&entry, !self.other_encoding);
         if entry.has_data {
-            let promise = entry.promise(self.compressed, self.utf8);
+            let promise = entry.promise(self.compressed, !self.other_encoding);
             if self.promises.insert(entry.id, promise).is_some() {
                 return Err(self.damaged("two entries have one number"));
             }
@@ -368,13 +317,6 @@ impl Archive {
         self.entries_left -= 1;
         self.place = if self.entries_left == 0 { Place::BlockKind } else { Place::Field(0) };
         Ok(())
-    }
-
-    fn property(&mut self, statement: &[u8]) {
-        match std::str::from_utf8(statement) {
-            Ok(statement) if self.utf8 || statement.is_ascii() => self.database.properties.push(statement.to_owned()),
-            _ => self.database.illegible = true,
-        }
     }
 
     fn block_kind(&mut self) -> Result<()> {
@@ -386,8 +328,7 @@ impl Archive {
             Some(3) => true,
             _ => return Err(self.damaged("a block of data is of an unknown kind")),
         };
-        let promise = Promise { what: String::new(), key: None, countable: false };
-        self.block = Some(Block { promise, objects, lines: 0, tail: Vec::new() });
+        self.block = Some(Block::new(objects));
         self.place = Place::BlockId;
         Ok(())
     }
@@ -400,26 +341,16 @@ impl Archive {
         Ok(if block.objects { Place::ObjectId } else { Place::ChunkLength })
     }
 
-    fn count_rows(&mut self, bytes: &[u8]) {
-        let Some(block) = self.block.as_mut().filter(|block| block.promise.countable && !block.objects) else { return };
-        block.lines += bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
-        let surplus = bytes.len().saturating_sub(COPY_END.len());
-        block.tail.extend(bytes.iter().skip(surplus));
-        let surplus = block.tail.len().saturating_sub(COPY_END.len());
-        block.tail.drain(..surplus);
-    }
-
     fn block_done(&mut self) -> Result<Place> {
         let Some(block) = self.block.take() else { return Err(self.damaged("a block ends that has not begun")) };
         self.blocks_done += 1;
-        if block.objects {
-            let count = self.findings.counts.entry(LARGE_OBJECTS.to_owned()).or_insert(Some(0));
-            *count = count.map(|count| count + block.lines);
-        } else if let Some(key) = block.promise.key {
-            // Every row is a line of its own: COPY writes a newline within a value as two characters.
-            let ended = block.tail == COPY_END;
-            let rows = (block.promise.countable && ended).then(|| block.lines.saturating_sub(3));
-            self.findings.counts.insert(key, rows);
+        match block.counted() {
+            Counted::Objects(more) => {
+                let count = self.findings.counts.entry(LARGE_OBJECTS.to_owned()).or_insert(Some(0));
+                *count = count.map(|count| count + more);
+            }
+            Counted::Rows(key, rows) => drop(self.findings.counts.insert(key, rows)),
+            Counted::Nothing => {}
         }
         Ok(Place::BlockKind)
     }

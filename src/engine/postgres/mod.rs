@@ -3,7 +3,7 @@
 //! server through the tools alone.
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`archive`] reads
-//! a dump as it passes, [`restore`] is the way back, [`swap`] its SQL.
+//! a dump as it passes, [`restore`] is the way back, [`swap`] its SQL, [`server`] what it finds and leaves there.
 
 use std::io::{self, Read};
 
@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 pub mod archive;
 pub mod args;
 pub mod restore;
+pub mod server;
 pub mod sql;
 pub mod swap;
 pub mod tools;

@@ -8,16 +8,15 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use serde::Deserialize;
-
 use super::archive::{Archive, LARGE_OBJECTS};
+use super::server::{Facts, Scratch, ask};
 use super::sql::{ident, literal, table_key};
-use super::swap::{self, LIVE, Live, NAME_BYTES, Names, Properties};
+use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup, misses_role};
 use crate::engine::{Counts, Cx, Destination, Inspector, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
+use chrono::TimeDelta;
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -32,26 +31,6 @@ const LEFT_BEHIND_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
-/// What the server says before anything is done.
-#[derive(Debug, Deserialize)]
-struct Facts {
-    me: String,
-    superuser: bool,
-    createdb: bool,
-    version: u32,
-    recovery: bool,
-    live: Option<Live>,
-    prepared: u64,
-    databases: Vec<Other>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Other {
-    name: String,
-    comment: String,
-    sessions: u64,
-}
-
 /// One restore on its way.
 struct Restore<'a> {
     tools: &'a Tools,
@@ -62,34 +41,6 @@ struct Restore<'a> {
     names: Names,
     archive: Archive,
     notes: Vec<String>,
-}
-
-/// The scratch database: gone when this is dropped, unless it has taken its place.
-struct Scratch<'a> {
-    tools: &'a Tools,
-    cx: &'a Cx,
-    desk: &'static str,
-    name: String,
-    server: u32,
-    gone: bool,
-}
-
-impl Scratch<'_> {
-    fn remove(&mut self) -> Result<()> {
-        self.gone = true;
-        let sql = swap::drop_database(&self.name, self.server);
-        self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
-    }
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        if !self.gone
-            && let Err(error) = self.remove()
-        {
-            self.cx.report.warn(&format!("can't drop the scratch database {}: {error}; drop it by hand", self.name));
-        }
-    }
 }
 
 /// Restores `dump` as `request` says.
@@ -152,37 +103,6 @@ fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
             other => return other.doing(Kind::Tool, "can't read the dump"),
         }
     }
-}
-
-/// Finds a database to work from, since nobody may be in the one that is renamed, and asks the server what there is.
-fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
-    let sql = format!(
-        "SELECT json_build_object('me', current_user, 'superuser', r.rolsuper, 'createdb', r.rolcreatedb,
-  'version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
-  'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
-  'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),
-  'databases', (SELECT json_agg(json_build_object('name', d.datname,
-    'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
-    'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid))) FROM pg_database d))::jsonb::text
-FROM pg_roles r WHERE r.rolname = current_user;",
-        literal(&tools.place.database)
-    );
-    let mut first = None;
-    for desk in ["postgres", "template1"].into_iter().filter(|desk| *desk != tools.place.database) {
-        match tools.rows::<Facts>(desk, &sql, cx) {
-            Ok(rows) => {
-                let facts = rows.into_iter().next();
-                return facts
-                    .map(|facts| (desk, facts))
-                    .ok_or_else(|| Error::new(Kind::Tool, "the server does not say what databases it has"));
-            }
-            Err(error) if error.is_stopped() => return Err(error),
-            Err(error) => drop(first.get_or_insert(error)),
-        }
-    }
-    Err(first.unwrap_or_else(|| Error::new(Kind::Tool, "no database to work from"))).map_err(|error| {
-        error.while_doing("can't connect to the database postgres or template1, from which a restore is done")
-    })
 }
 
 impl<'a> Restore<'a> {

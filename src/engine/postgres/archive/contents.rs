@@ -3,6 +3,13 @@
 
 use crate::engine::postgres::sql::table_key;
 
+/// How much of a name is kept, in bytes.
+pub(super) const NAME_BYTES: usize = 64 * 1024;
+/// How long a statement that makes the database itself can be, in bytes.
+pub(super) const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
+/// How much is kept of other statements, whose beginning may be a remark to `pg_restore`, in bytes.
+const REMARK_BYTES: usize = 256;
+
 /// What the archive says of the database itself: `pg_restore` runs it only with `--create`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseEntries {
@@ -19,6 +26,26 @@ pub struct DatabaseEntries {
     pub backslashes_doubled: bool,
     /// Whether some of them are in an encoding other than UTF-8 and so are left out.
     pub illegible: bool,
+}
+
+impl DatabaseEntries {
+    /// Takes what `entry` says of the database itself.
+    pub(super) fn learn(&mut self, entry: &Entry, utf8: bool) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match entry.description.as_slice() {
+            b"STDSTRINGS" => self.backslashes_doubled = contains(&entry.definition, b"'off'"),
+            b"DATABASE" => {
+                self.name = text(&entry.tag);
+                self.create = text(&entry.definition);
+                self.owner = text(&entry.owner);
+            }
+            _ if entry.of_database() => match std::str::from_utf8(&entry.definition) {
+                Ok(statement) if utf8 || statement.is_ascii() => self.properties.push(statement.to_owned()),
+                _ => self.illegible = true,
+            },
+            _ => {}
+        }
+    }
 }
 
 /// The fields of an entry of the table of contents, in their order; dependencies and the offset follow.
@@ -68,7 +95,7 @@ pub(super) struct Entry {
 }
 
 /// A block that must still come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Promise {
     pub what: String,
     /// Under which name its rows are counted.
@@ -87,6 +114,23 @@ pub(super) fn fields(minor: u8) -> Vec<Field> {
         fields.insert(ACCESS_METHOD_AT + 1, Field::Number);
     }
     fields
+}
+
+impl Field {
+    /// Whether it is a text; else it is a number.
+    pub fn is_text(self) -> bool {
+        !matches!(self, Self::Id | Self::HasData | Self::Number)
+    }
+
+    /// How much of it is kept, in `entry`, whose earlier fields are known.
+    pub fn kept_bytes(self, entry: &Entry) -> usize {
+        match self {
+            Self::Definition if entry.of_database() => STATEMENT_BYTES,
+            Self::Definition => REMARK_BYTES,
+            Self::Tag | Self::Description | Self::Copy | Self::Schema | Self::Owner => NAME_BYTES,
+            Self::Id | Self::HasData | Self::Number | Self::Text => 0,
+        }
+    }
 }
 
 impl Entry {
