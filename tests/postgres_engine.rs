@@ -686,3 +686,81 @@ fn command_lines() -> Vec<String> {
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .collect()
 }
+
+#[test]
+fn names_in_other_encodings_come_back() {
+    for (encoding, latin1) in [("LATIN1", true), ("SQL_ASCII", false)] {
+        let db = Database::empty(encoding);
+        db.server.admin(&format!(
+            "DROP DATABASE {0}; CREATE DATABASE {0} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C';",
+            ident(&db.name)
+        ));
+        db.sql("SET client_encoding = LATIN1; CREATE TABLE plain (i int); INSERT INTO plain VALUES (1)");
+        // The bytes of an é in LATIN1, which are no UTF-8.
+        let e = if latin1 {
+            "SET client_encoding = UTF8; CREATE TABLE \"é\" (i int); INSERT INTO \"é\" VALUES (2);"
+        } else {
+            "DO $$ BEGIN EXECUTE convert_from('\\x435245415445205441424c4520e92028692074657874292c'::bytea, 'SQL_ASCII'); EXCEPTION WHEN OTHERS THEN NULL; END $$; CREATE TABLE \"é\" (i int);"
+        };
+        db.sql(e);
+        let before = db.all();
+        let (bytes, findings) = db.backup();
+        assert_eq!(findings.counts.get("public.plain"), Some(&Some(1)));
+        db.sql("DROP TABLE plain");
+        restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        assert_eq!(db.all(), before);
+    }
+}
+
+#[test]
+fn without_a_live_database() {
+    let db = Database::small("absent");
+    db.server.admin(&format!(
+        "COMMENT ON DATABASE {0} IS 'mine'; ALTER DATABASE {0} SET work_mem TO '7MB'",
+        ident(&db.name)
+    ));
+    let (bytes, findings) = db.backup();
+    let before = db.all();
+    db.server.admin(&format!("DROP DATABASE {}", ident(&db.name)));
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
+    // A stream that fails makes no database.
+    let stream = Failing { inner: Cursor::new(&bytes), left: bytes.len() };
+    restore(db.engine().as_ref(), stream, Destination::InPlace, &findings.counts).expect_err("it fails");
+    let there =
+        |name: &str| db.server.admin(&format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(name)));
+    assert_eq!(there(&db.name), "0");
+    db.assert_nothing_left();
+    // Under another name its statements do not fit, and that is said.
+    let copy = Database::empty("elsewhere");
+    db.server.admin(&format!("DROP DATABASE {}", ident(&copy.name)));
+    let into = Destination::Into(copy.name.clone());
+    let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), into, &findings.counts).unwrap();
+    assert!(restored.notes.iter().any(|note| note.contains("were not carried over")), "{:?}", restored.notes);
+    assert_eq!(there(&db.name), "0");
+    let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(restored.notes, Vec::<String>::new());
+    assert_eq!(db.all(), before);
+}
+
+#[test]
+fn an_icu_database_comes_back_as_one() {
+    let db = Database::empty("icu");
+    db.server.admin(&format!(
+        "DROP DATABASE {0}; CREATE DATABASE {0} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk';",
+        ident(&db.name)
+    ));
+    db.sql("CREATE TABLE a (t text PRIMARY KEY); INSERT INTO a VALUES ('ä'), ('ad'), ('af')");
+    let provider = || {
+        let name = literal(&db.name);
+        db.server.admin(&format!(
+            "SELECT datlocprovider, coalesce(to_json(d) ->> 'datlocale', to_json(d) ->> 'daticulocale') FROM pg_database d
+             WHERE datname = {name}"
+        ))
+    };
+    let (bytes, findings) = db.backup();
+    let (before, was) = (db.all(), provider());
+    assert_eq!(was, "i|de-u-co-phonebk");
+    db.sql("DELETE FROM a");
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!((db.all(), provider()), (before, was));
+}
