@@ -61,6 +61,7 @@ pub struct Archive {
     int_bytes: usize,
     offset_bytes: usize,
     compressed: bool,
+    /// Whether names are not in UTF-8, or (in a database without an encoding) may not be.
     other_encoding: bool,
     fields: Vec<Field>,
     entries: i64,
@@ -86,11 +87,6 @@ impl Archive {
             Place::BlockKind | Place::BlockId | Place::ObjectId | Place::ChunkLength | Place::Chunk
         );
         contents_read || !self.database.owner.is_empty()
-    }
-
-    /// The version of the tool that wrote it, once the header has been read.
-    pub fn tool_version(&self) -> Option<&str> {
-        self.findings.tool_version.as_deref()
     }
 
     fn damaged(&self, why: impl std::fmt::Display) -> Error {
@@ -304,8 +300,7 @@ impl Archive {
     fn entry_done(&mut self) -> Result<()> {
         let entry = std::mem::take(&mut self.entry);
         if entry.description == b"ENCODING" {
-            let like_utf8 = |name: &[u8]| contains(&entry.definition, name);
-            self.other_encoding = !like_utf8(b"'UTF8'") && !like_utf8(b"'SQL_ASCII'");
+            self.other_encoding = !contains(&entry.definition, b"'UTF8'");
         }
         self.database.learn(&entry, !self.other_encoding);
         if entry.has_data {

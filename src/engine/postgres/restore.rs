@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::archive::{Archive, LARGE_OBJECTS};
+use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
 use super::sql::{ident, literal, table_key};
 use super::swap::{self, NAME_BYTES, Names, Properties};
-use super::tools::{Tools, for_cleanup, misses_role};
+use super::tools::{Tools, for_cleanup};
 use crate::engine::{Counts, Cx, Destination, Inspector, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
@@ -332,7 +333,7 @@ impl<'a> Restore<'a> {
                 "ALTER DATABASE {old} IS_TEMPLATE false;\n{}",
                 swap::drop_database(&self.names.old, self.facts.version)
             );
-            if let Err(error) = self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)) {
+            if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
                 self.notes.push(format!(
                     "the replaced database could not be dropped and is still there as {}: {error}",
                     self.names.old
@@ -379,7 +380,10 @@ fn differs(key: &str, loaded: &str, expected: u64) -> Error {
         .hint("the live database is unchanged; verify this backup, or restore another")
 }
 
+/// All tables that are counted, and whether an extension made them. Names in a database without an encoding are left
+/// alone when they are not ASCII: they may be in any.
 const TABLES: &str = "SELECT json_build_array(n.nspname, c.relname,
   EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1::text;";
+WHERE (getdatabaseencoding() <> 'SQL_ASCII' OR n.nspname || c.relname ~ '^[ -~]*$')
+AND c.relkind IN ('r', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1::text;";
