@@ -51,6 +51,10 @@ impl Server {
     }
 
     fn try_sql(&self, database: &str, sql: &str) -> std::result::Result<String, String> {
+        self.try_sql_bytes(database, sql.as_bytes())
+    }
+
+    fn try_sql_bytes(&self, database: &str, sql: &[u8]) -> std::result::Result<String, String> {
         let mut psql = self.tool("psql");
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database), "-f", "-"]);
         psql.stdin(std::process::Stdio::piped())
@@ -59,7 +63,7 @@ impl Server {
         let mut child = psql.spawn().expect("psql starts");
         let mut stdin = child.stdin.take().unwrap();
         let sql = sql.to_owned();
-        let writer = std::thread::spawn(move || drop(io::Write::write_all(&mut stdin, sql.as_bytes())));
+        let writer = std::thread::spawn(move || drop(io::Write::write_all(&mut stdin, &sql)));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
         if output.status.success() {
@@ -178,6 +182,10 @@ impl Database {
 
     fn sql(&self, sql: &str) -> String {
         self.server.sql(&self.name, sql)
+    }
+
+    fn sql_bytes(&self, sql: &[u8]) {
+        self.server.try_sql_bytes(&self.name, sql).unwrap();
     }
 
     fn engine(&self) -> Box<dyn Engine> {
@@ -486,16 +494,48 @@ fn a_drill_counts_and_leaves_nothing() {
 }
 
 #[test]
-fn inserts_have_no_count_and_come_back() {
-    let db = Database::small("inserts");
+fn dumps_of_other_shapes_come_back() {
+    let db = Database::small("shapes");
+    db.sql(
+        "CREATE TABLE p (k int) PARTITION BY HASH (k); CREATE TABLE p0 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1); INSERT INTO p SELECT generate_series(1, 99);",
+    );
     let before = db.all();
-    let engine = open(Settings { dump_args: vec!["--inserts".into()], ..settings(&db.server, &db.name) });
-    let (bytes, findings) = dump(engine.as_ref()).unwrap();
-    assert_eq!(findings.counts.get("public.a"), Some(&None));
-    db.sql("DROP TABLE a");
-    let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    assert_eq!(restored.counts.get("public.a"), Some(&Some(5000)));
-    assert_eq!(db.all(), before);
+    for (args, counted) in [
+        (vec!["--inserts"], false),
+        (vec!["--rows-per-insert=100", "--column-inserts"], false),
+        (vec!["--load-via-partition-root"], true),
+        (vec!["--no-tablespaces", "-v", "--no-sync"], true),
+    ] {
+        let dump_args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let engine = open(Settings { dump_args, ..settings(&db.server, &db.name) });
+        let (bytes, findings) = dump(engine.as_ref()).unwrap();
+        assert_eq!(findings.counts.get("public.a"), Some(&counted.then_some(5000)), "{args:?}");
+        db.sql("DROP TABLE a");
+        let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        assert_eq!(restored.counts.get("public.a"), Some(&Some(5000)));
+        assert_eq!(db.all(), before, "{args:?}");
+    }
+}
+
+#[test]
+fn through_a_socket() {
+    let db = Database::small("socket");
+    let folders = db.server.admin("SHOW unix_socket_directories");
+    let (folder, port) = (folders.split(',').next().unwrap().trim(), db.server.admin("SHOW port"));
+    let user = db.server.admin("SELECT current_user");
+    let password = Some(Secret::new(db.server.password.clone()));
+    let name = percent(&db.name);
+    for url in [
+        format!("postgres://{user}@/{name}?host={folder}&port={port}"),
+        format!("postgresql://{user}:not-this-one@{}:{port}/{name}", percent(folder)),
+    ] {
+        let settings = Settings { url: Secret::new(url), password: password.clone(), ..settings(&db.server, &db.name) };
+        let engine = open(settings);
+        engine.probe(&cx()).unwrap();
+        let (bytes, findings) = dump(engine.as_ref()).unwrap();
+        restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    }
 }
 
 #[test]
@@ -616,6 +656,9 @@ fn errors_name_what_is_wrong() {
     let error = probe(Settings { tools_dir: Some("/nowhere".into()), ..good() });
     assert!(error.message.contains("can't start /nowhere/pg_dump"), "{error:?}");
 
+    let error = probe(Settings { url: Secret::new(format!("{}?nonsense=1", db.server.url(&db.name))), ..good() });
+    assert!(error.message.contains("the url has a parameter that these tools don't know"), "{error:?}");
+
     let engine = open(Settings { url: Secret::new(db.server.url("not there")), ..good() });
     let error = dump(engine.as_ref()).expect_err("there is nothing to dump");
     assert!(error.tail.iter().any(|line| line.contains("\"not there\" does not exist")), "{error:?}");
@@ -689,20 +732,15 @@ fn command_lines() -> Vec<String> {
 
 #[test]
 fn names_in_other_encodings_come_back() {
-    for (encoding, latin1) in [("LATIN1", true), ("SQL_ASCII", false)] {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
         let db = Database::empty(encoding);
         db.server.admin(&format!(
             "DROP DATABASE {0}; CREATE DATABASE {0} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C';",
             ident(&db.name)
         ));
         db.sql("SET client_encoding = LATIN1; CREATE TABLE plain (i int); INSERT INTO plain VALUES (1)");
-        // The bytes of an é in LATIN1, which are no UTF-8.
-        let e = if latin1 {
-            "SET client_encoding = UTF8; CREATE TABLE \"é\" (i int); INSERT INTO \"é\" VALUES (2);"
-        } else {
-            "DO $$ BEGIN EXECUTE convert_from('\\x435245415445205441424c4520e92028692074657874292c'::bytea, 'SQL_ASCII'); EXCEPTION WHEN OTHERS THEN NULL; END $$; CREATE TABLE \"é\" (i int);"
-        };
-        db.sql(e);
+        // In SQL_ASCII the name is whatever bytes the client sends: here those of LATIN1, which are no UTF-8.
+        db.sql_bytes(b"SET client_encoding = LATIN1; CREATE TABLE \"\xe9\" (i int); INSERT INTO \"\xe9\" VALUES (2);");
         let before = db.all();
         let (bytes, findings) = db.backup();
         assert_eq!(findings.counts.get("public.plain"), Some(&Some(1)));
@@ -743,24 +781,29 @@ fn without_a_live_database() {
 }
 
 #[test]
-fn an_icu_database_comes_back_as_one() {
-    let db = Database::empty("icu");
-    db.server.admin(&format!(
-        "DROP DATABASE {0}; CREATE DATABASE {0} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk';",
-        ident(&db.name)
-    ));
-    db.sql("CREATE TABLE a (t text PRIMARY KEY); INSERT INTO a VALUES ('ä'), ('ad'), ('af')");
-    let provider = || {
-        let name = literal(&db.name);
-        db.server.admin(&format!(
-            "SELECT datlocprovider, coalesce(to_json(d) ->> 'datlocale', to_json(d) ->> 'daticulocale') FROM pg_database d
-             WHERE datname = {name}"
-        ))
-    };
-    let (bytes, findings) = db.backup();
-    let (before, was) = (db.all(), provider());
-    assert_eq!(was, "i|de-u-co-phonebk");
-    db.sql("DELETE FROM a");
-    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    assert_eq!((db.all(), provider()), (before, was));
+fn every_locale_provider_comes_back() {
+    let server = Server::get();
+    let mut providers = vec![("LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk'", "i|de-u-co-phonebk")];
+    if server.admin("SHOW server_version_num").parse::<u32>().unwrap() >= 170_000 {
+        providers.push(("LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", "b|C.UTF-8"));
+    }
+    for (create, expected) in providers {
+        let db = Database::empty("provider");
+        let name = ident(&db.name);
+        db.server.admin(&format!("DROP DATABASE {name}; CREATE DATABASE {name} TEMPLATE template0 {create};"));
+        db.sql("CREATE TABLE a (t text PRIMARY KEY); INSERT INTO a VALUES ('ä'), ('ad'), ('af')");
+        let provider = || {
+            let name = literal(&db.name);
+            db.server.admin(&format!(
+                "SELECT datlocprovider, coalesce(to_json(d) ->> 'datlocale', to_json(d) ->> 'daticulocale') FROM pg_database d
+                 WHERE datname = {name}"
+            ))
+        };
+        let (bytes, findings) = db.backup();
+        let before = db.all();
+        assert_eq!(provider(), expected);
+        db.sql("DELETE FROM a");
+        restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        assert_eq!((db.all(), provider()), (before, expected.to_owned()));
+    }
 }

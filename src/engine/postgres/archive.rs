@@ -89,6 +89,11 @@ impl Archive {
         contents_read || !self.database.owner.is_empty()
     }
 
+    /// The server it was taken from, once the header has been read.
+    pub fn server_version(&self) -> Option<&str> {
+        self.findings.server_version.as_deref()
+    }
+
     fn damaged(&self, why: impl std::fmt::Display) -> Error {
         Error::new(Kind::Tool, format!("the dump is damaged: {why} (at byte {})", self.seen))
     }

@@ -41,7 +41,7 @@ const REASONS: &[(&str, &str, &str)] = &[
         "start the server, or mend host and port in [databases.{name}] url",
     ),
     (
-        "No such file or directory",
+        "failed: No such file or directory",
         "no server answers at {server}",
         "start the server, or mend host and port in [databases.{name}] url",
     ),
@@ -88,6 +88,12 @@ const REASONS: &[(&str, &str, &str)] = &[
     ),
     ("permission denied to create extension", "{user} may not create an extension", "restore as a superuser"),
     (
+        "invalid connection option",
+        "the url has a parameter that these tools don't know",
+        "take it out of [databases.{name}] url, or set tools_dir to newer tools",
+    ),
+    ("FATAL:  role \"", "the server has no role {user}", "create it, or mend the user in [databases.{name}] url"),
+    (
         "No space left on device",
         "the server's disk is full",
         "free space there: a restore needs room for a second copy",
@@ -96,6 +102,11 @@ const REASONS: &[(&str, &str, &str)] = &[
         "unrecognized configuration parameter",
         "the tools are newer than the server",
         "set [databases.{name}] tools_dir to the tools of the server's version",
+    ),
+    (
+        "permission denied",
+        "{user} lacks a right",
+        "use the owner or a superuser in [databases.{name}] url; to dump, pg_read_all_data is enough",
     ),
 ];
 

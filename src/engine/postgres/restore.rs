@@ -59,7 +59,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let names = Names::new(target, &cx.world.random_hex(4)?);
     let mut this = Restore { tools, cx, desk, facts, names, archive, notes: Vec::new() };
     this.check(&request.destination)?;
-    this.sweep(target);
+    this.sweep(request.destination == Destination::InPlace);
     let mut scratch = this.create()?;
     this.load(&begun, dump)?;
     let counts = this.compare(request)?;
@@ -153,13 +153,16 @@ impl<'a> Restore<'a> {
 
     /// Drops what killed restores of this database have left: a scratch that nobody uses, and a database that was
     /// replaced while the new one stands. Both the name and our mark in the comment must say so; whatever else is called
-    /// like that is somebody's own. That it can't be dropped is no reason not to restore.
-    fn sweep(&mut self, target: &str) {
-        let stands = self.facts.databases.iter().any(|other| other.name == target);
+    /// like that is somebody's own. A drill or a copy leaves replaced databases to the next restore in place. That one
+    /// can't be dropped is no reason not to restore.
+    fn sweep(&mut self, in_place: bool) {
+        let target = &self.names.target;
+        let stands = self.facts.databases.iter().any(|other| other.name == *target);
         let now = self.cx.world.clock.now();
         for other in &self.facts.databases {
             let Some((replaced, since)) = swap::left_behind(target, &other.name, &other.comment) else { continue };
-            let safe = if replaced { stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
+            let safe =
+                if replaced { in_place && stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
             if !safe {
                 continue;
             }
@@ -214,7 +217,7 @@ impl<'a> Restore<'a> {
                 Err(error)
             }
         };
-        outcome.map_err(|error| self.roles(self.tools.explain(error, &self.names.scratch)))
+        outcome.map_err(|error| self.older_server(self.roles(self.tools.explain(error, &self.names.scratch))))
     }
 
     fn feed(&mut self, begun: &[u8], dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {
@@ -244,6 +247,18 @@ impl<'a> Restore<'a> {
         }
     }
 
+    /// A dump of a newer server may hold what this one doesn't know.
+    fn older_server(&self, error: Error) -> Error {
+        let major = |version: &str| version.split(['.', ' ']).next().and_then(|major| major.parse::<u32>().ok());
+        let here = self.facts.version / 10_000;
+        match self.archive.server_version().and_then(major) {
+            Some(there) if there > here && !error.tail.is_empty() => error.hint(format!(
+                "the backup is of PostgreSQL {there}, this server is {here}: restore it into one that is as new"
+            )),
+            _ => error,
+        }
+    }
+
     fn run(&self, sql: &str) -> Result<String> {
         self.tools.run_sql(self.desk, sql, self.cx)
     }
@@ -252,12 +267,15 @@ impl<'a> Restore<'a> {
     /// was made.
     fn compare(&self, request: &Request) -> Result<Counts> {
         let scratch = &self.names.scratch;
-        let tables: Vec<(String, String, bool)> = self.tools.rows(scratch, TABLES, self.cx)?;
+        let held = |key: &String| self.archive.counts().contains_key(key) || request.expected.contains_key(key);
+        let mut tables: Vec<(String, String, bool, bool)> = self.tools.rows(scratch, TABLES, self.cx)?;
+        // A foreign table's rows are another server's, unless the dump was told to hold them.
+        tables.retain(|(schema, table, _, foreign)| !foreign || held(&table_key(schema, table)));
         let mut sql = format!(
             "SELECT json_build_array({}, (SELECT count(*) FROM pg_largeobject_metadata));\n",
             literal(LARGE_OBJECTS)
         );
-        for (schema, table, _) in &tables {
+        for (schema, table, ..) in &tables {
             sql += &format!(
                 "SELECT json_build_array({}, (SELECT count(*) FROM ONLY {}.{}));\n",
                 literal(&table_key(schema, table)),
@@ -272,7 +290,7 @@ impl<'a> Restore<'a> {
         }
         // An extension fills its tables itself, and the dump holds only what was added.
         let filled: Vec<String> =
-            tables.iter().filter(|(_, _, extension)| *extension).map(|(s, t, _)| table_key(s, t)).collect();
+            tables.iter().filter(|(_, _, extension, _)| *extension).map(|(s, t, ..)| table_key(s, t)).collect();
         let expected = self.archive.counts().iter().chain(&request.expected);
         for (key, count) in expected.filter_map(|(key, count)| Some((key, (*count)?))) {
             match counts.get(key).copied().flatten() {
@@ -380,10 +398,11 @@ fn differs(key: &str, loaded: &str, expected: u64) -> Error {
         .hint("the live database is unchanged; verify this backup, or restore another")
 }
 
-/// All tables that are counted, and whether an extension made them. Names in a database without an encoding are left
+/// All tables, whether an extension made them, and whether they are foreign. Names in a database without an encoding are left
 /// alone when they are not ASCII: they may be in any.
 const TABLES: &str = "SELECT json_build_array(n.nspname, c.relname,
-  EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'))
+  EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'),
+  c.relkind = 'f')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (getdatabaseencoding() <> 'SQL_ASCII' OR n.nspname || c.relname ~ '^[ -~]*$')
 AND c.relkind IN ('r', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1::text;";
