@@ -807,3 +807,73 @@ fn every_locale_provider_comes_back() {
         assert_eq!((db.all(), provider()), (before, expected.to_owned()));
     }
 }
+
+/// Names the database that [`killed_at_any_instant`] lets its child restore, and the dump's file.
+const CHILD: &str = "VOXELTRON_TEST_POSTGRES_CHILD";
+
+#[test]
+fn killed_at_any_instant() {
+    if let Ok(child) = std::env::var(CHILD) {
+        let (file, name) = child.split_once('\n').unwrap();
+        let engine = open(settings(&Server::get(), name));
+        restore(engine.as_ref(), std::fs::File::open(file).unwrap(), Destination::InPlace, &Counts::new()).unwrap();
+        return;
+    }
+    let db = Database::small("killed");
+    let (bytes, findings) = db.backup();
+    let restored = db.all();
+    db.sql("INSERT INTO b VALUES (4)");
+    let changed = db.all();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dump");
+    std::fs::write(&file, &bytes).unwrap();
+    let (mut old, mut new) = (0, 0);
+    for step in 0.. {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "killed_at_any_instant", "--nocapture"])
+            .env(CHILD, format!("{}\n{}", file.display(), db.name))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(40 * step));
+        let done = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it had started ends by itself: its input is at its end.
+        for _ in 0..100 {
+            let left =
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^(psql|pg_restore)$' AND query ~ ";
+            let sessions = format!("{left}{} AND pid <> pg_backend_pid()", literal(&db.name));
+            let inside = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE {}",
+                literal(&format!("{}\\_\\_%", db.name))
+            );
+            if db.server.admin(&sessions) == "0" && db.server.admin(&inside) == "0" {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let now = db.all();
+        assert!(now == changed || now == restored, "after {} ms", 40 * step);
+        *(if now == changed { &mut old } else { &mut new }) += 1;
+        for name in db.server.leftovers(&db.name) {
+            let comment = format!(
+                "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {}",
+                literal(&name)
+            );
+            let comment = db.server.admin(&comment);
+            assert!(comment.starts_with("voxeltron-backup: left by a restore of"), "{name}: {comment}");
+            db.server.admin(&format!("DROP DATABASE {} WITH (FORCE)", ident(&name)));
+        }
+        if now == restored {
+            db.sql("INSERT INTO b VALUES (4)");
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(old > 0 && new > 0, "{old} times the old one, {new} times the new one");
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(db.all(), restored);
+}
