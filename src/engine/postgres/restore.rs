@@ -346,6 +346,12 @@ impl<'a> Restore<'a> {
             ));
         }
         if replaces {
+            if !self.facts.slots.is_empty() {
+                self.notes.push(format!(
+                    "these logical replication slots went with the replaced database, their readers must start anew: {}",
+                    self.facts.slots.join(", ")
+                ));
+            }
             let old = ident(&self.names.old);
             let sql = format!(
                 "ALTER DATABASE {old} IS_TEMPLATE false;\n{}",

@@ -26,6 +26,8 @@ pub struct Facts {
     pub live: Option<Live>,
     /// Its prepared transactions.
     pub prepared: u64,
+    /// Its logical replication slots.
+    pub slots: Vec<String>,
     /// All databases.
     pub databases: Vec<Other>,
 }
@@ -90,6 +92,7 @@ pub fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
   'version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
   'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
   'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),
+  'slots', (SELECT coalesce(json_agg(s.slot_name), '[]') FROM pg_replication_slots s WHERE s.database = {0}),
   'databases', (SELECT json_agg(json_build_object('name', d.datname,
     'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
     'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid))) FROM pg_database d))::jsonb::text
