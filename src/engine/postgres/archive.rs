@@ -8,8 +8,9 @@
 //! its block, down to the zero, and nothing follows.
 //!
 //! Integers are a sign byte and then as many bytes as the header says, the lowest first. Texts are a length (-1: none)
-//! and bytes. Versions: 1.12 and 1.13 (to PostgreSQL 11), 1.14 (12 to 15), 1.15 (16: how it is compressed stands in one
-//! byte), 1.16 (17 and 18: one more field). A newer one is refused by name, because nothing could be said about its end.
+//! and bytes. Versions: 1.12 and 1.13 (to PostgreSQL 11), 1.14 (12 to 15), 1.15 (16), 1.16 (17 and 18); a newer one is
+//! refused by name, because nothing could be said about its end. Into a file (`pg_dump -Fc > FILE`) tools since 16 may
+//! append their table of contents again; into a pipe, as here, they don't.
 
 use std::collections::BTreeMap;
 
@@ -365,7 +366,7 @@ impl Archive {
         }
     }
 
-    /// Rows by table and large objects, as far as they have passed.
+    /// Rows by table and large objects so far.
     pub fn counts(&self) -> &Counts {
         &self.findings.counts
     }
@@ -393,9 +394,4 @@ impl Inspector for Archive {
         findings.end_mark = format!("{} entries, {} blocks of data, each whole", self.entries, self.blocks_done);
         Ok(findings)
     }
-}
-
-/// A fresh inspector of PostgreSQL's dumps.
-pub fn inspector() -> Box<dyn Inspector> {
-    Box::new(Archive::default())
 }

@@ -4,7 +4,7 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
-//! leaves there, [`swap`] its SQL.
+//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL.
 
 use std::io::{self, Read};
 
@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 
 pub mod archive;
 pub mod args;
+pub mod compare;
 pub mod reasons;
 pub mod restore;
 pub mod server;
@@ -31,7 +32,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "postgres",
     ending: "pgdump",
     schemes: &["postgres", "postgresql"],
-    inspector: archive::inspector,
+    inspector: || Box::<archive::Archive>::default(),
     open,
 };
 

@@ -8,13 +8,14 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::archive::{Archive, LARGE_OBJECTS};
+use super::archive::Archive;
+use super::compare::compare;
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
-use super::sql::{ident, literal, table_key};
+use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
-use crate::engine::{Counts, Cx, Destination, Inspector, Request, Restored};
+use crate::engine::{Cx, Destination, Inspector, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 use chrono::TimeDelta;
@@ -62,7 +63,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.sweep(request.destination == Destination::InPlace);
     let mut scratch = this.create()?;
     this.load(&begun, dump)?;
-    let counts = this.compare(request)?;
+    let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
     if request.destination == Destination::Drill {
         scratch.remove().unwrap_or_else(|error| {
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
@@ -263,46 +264,6 @@ impl<'a> Restore<'a> {
         self.tools.run_sql(self.desk, sql, self.cx)
     }
 
-    /// Counts what has been loaded and compares it with what the archive held, and with what was counted when the dump
-    /// was made.
-    fn compare(&self, request: &Request) -> Result<Counts> {
-        let scratch = &self.names.scratch;
-        let held = |key: &String| self.archive.counts().contains_key(key) || request.expected.contains_key(key);
-        let mut tables: Vec<(String, String, bool, bool)> = self.tools.rows(scratch, TABLES, self.cx)?;
-        // A foreign table's rows are another server's, unless the dump was told to hold them.
-        tables.retain(|(schema, table, _, foreign)| !foreign || held(&table_key(schema, table)));
-        let mut sql = format!(
-            "SELECT json_build_array({}, (SELECT count(*) FROM pg_largeobject_metadata));\n",
-            literal(LARGE_OBJECTS)
-        );
-        for (schema, table, ..) in &tables {
-            sql += &format!(
-                "SELECT json_build_array({}, (SELECT count(*) FROM ONLY {}.{}));\n",
-                literal(&table_key(schema, table)),
-                ident(schema),
-                ident(table)
-            );
-        }
-        let rows: Vec<(String, u64)> = self.tools.rows(scratch, &sql, self.cx)?;
-        let mut counts: Counts = rows.into_iter().map(|(key, count)| (key, Some(count))).collect();
-        if counts.get(LARGE_OBJECTS) == Some(&Some(0)) && !self.archive.counts().contains_key(LARGE_OBJECTS) {
-            counts.remove(LARGE_OBJECTS);
-        }
-        // An extension fills its tables itself, and the dump holds only what was added.
-        let filled: Vec<String> =
-            tables.iter().filter(|(_, _, extension, _)| *extension).map(|(s, t, ..)| table_key(s, t)).collect();
-        let expected = self.archive.counts().iter().chain(&request.expected);
-        for (key, count) in expected.filter_map(|(key, count)| Some((key, (*count)?))) {
-            match counts.get(key).copied().flatten() {
-                Some(loaded) if loaded == count => {}
-                Some(_) if filled.contains(key) => {}
-                Some(loaded) => return Err(differs(key, &loaded.to_string(), count)),
-                None => return Err(differs(key, "no", count)),
-            }
-        }
-        Ok(counts)
-    }
-
     /// Without statistics the first queries on the new database would be planned blindly.
     fn analyze(&mut self) -> Result<()> {
         match self.tools.run_sql(&self.names.scratch, "RESET search_path;\nANALYZE;\n", self.cx) {
@@ -325,7 +286,7 @@ impl<'a> Restore<'a> {
         let sql = swap::swap(&self.names, replaces, properties, &self.mark());
         let mut tries = 1;
         while let Err(error) = self.swap_once(&sql) {
-            if self.has_swapped() {
+            if self.has_swapped(replaces) {
                 break;
             }
             let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
@@ -390,25 +351,15 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// After a lost connection: has the transaction been committed?
-    fn has_swapped(&self) -> bool {
-        let sql = format!("SELECT count(*) FROM pg_database WHERE datname = {};", literal(&self.names.scratch));
-        let left: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
-        left.is_ok_and(|rows| rows.first() == Some(&0))
+    /// After a lost connection: has the transaction been committed? Only it can have made this name.
+    fn has_swapped(&self, replaces: bool) -> bool {
+        let made = if replaces { &self.names.old } else { &self.names.target };
+        let sql = format!(
+            "SELECT count(*) FROM pg_database WHERE datname = {} AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {});",
+            literal(made),
+            literal(&self.names.scratch)
+        );
+        let found: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
+        found.is_ok_and(|rows| rows.first() == Some(&1))
     }
 }
-
-fn differs(key: &str, loaded: &str, expected: u64) -> Error {
-    let what = if key == LARGE_OBJECTS { key.to_owned() } else { format!("rows in table {key}") };
-    Error::new(Kind::Tool, format!("after the load there are {loaded} {what}, the backup holds {expected}"))
-        .hint("the live database is unchanged; verify this backup, or restore another")
-}
-
-/// All tables, whether an extension made them, and whether they are foreign. Names in a database without an encoding are left
-/// alone when they are not ASCII: they may be in any.
-const TABLES: &str = "SELECT json_build_array(n.nspname, c.relname,
-  EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'),
-  c.relkind = 'f')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (getdatabaseencoding() <> 'SQL_ASCII' OR n.nspname || c.relname ~ '^[ -~]*$')
-AND c.relkind IN ('r', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1::text;";
