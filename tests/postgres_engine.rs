@@ -552,6 +552,8 @@ fn what_a_killed_restore_left_is_swept_and_nothing_else() {
             literal(comment)
         ));
     }
+    let probe = db.engine().probe(&cx()).unwrap();
+    let drilled = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
     let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
     let left = db.server.leftovers(&db.name);
     let precious = db.server.admin(&format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(&all[3])));
@@ -560,7 +562,9 @@ fn what_a_killed_restore_left_is_swept_and_nothing_else() {
     }
     assert_eq!(left, [all[2].clone()]);
     assert_eq!(precious, "1");
-    assert_eq!(restored.unwrap().notes.len(), 2);
+    assert_eq!(probe.warnings.len(), 2, "{:?}", probe.warnings);
+    assert_eq!(drilled.notes, [format!("dropped {}, which an interrupted restore had left", all[0])]);
+    assert_eq!(restored.unwrap().notes, [format!("dropped {}, which an interrupted restore had left", all[1])]);
 }
 
 #[test]
@@ -677,9 +681,17 @@ fn a_user_who_may_not_create_databases_is_told_so() {
     let error = fails_and_changes_nothing(&db, open(poor()).as_ref(), Cursor::new(&bytes), &findings.counts);
     db.server.admin(&format!("ALTER ROLE {role} CREATEDB"));
     let other = fails_and_changes_nothing(&db, open(poor()).as_ref(), Cursor::new(&bytes), &findings.counts);
+    // To look whether the backup is good, being its reader and CREATEDB is enough.
+    db.sql(&format!(
+        "GRANT pg_read_all_data TO {role}; SELECT lo_create(77); GRANT SELECT ON LARGE OBJECT 77 TO {role}"
+    ));
+    let drill = Settings { restore_args: vec!["--no-owner".into(), "--no-privileges".into()], ..poor() };
+    let drilled = restore(open(drill).as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts);
     // As the owner, without being a superuser, it works.
     db.server.admin(&format!("ALTER DATABASE {} OWNER TO {role}", ident(&db.name)));
     db.sql(&format!("ALTER TABLE a OWNER TO {role}; ALTER TABLE b OWNER TO {role}"));
+    let findings_before = findings.counts;
+    db.sql(&format!("ALTER LARGE OBJECT 77 OWNER TO {role}"));
     let (bytes, findings) = dump(open(poor()).as_ref()).unwrap();
     let before = db.all();
     let restored = restore(open(poor()).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
@@ -687,6 +699,7 @@ fn a_user_who_may_not_create_databases_is_told_so() {
     db.server.admin(&format!("DROP DATABASE {} WITH (FORCE); DROP ROLE {role};", ident(&db.name)));
     assert!(error.message.ends_with("may not create databases"), "{error:?}");
     assert_eq!(error.hint, Some(format!("as a superuser: ALTER ROLE \"{role}\" CREATEDB")));
+    assert_eq!(drilled.unwrap().counts, findings_before);
     assert!(other.message.contains("which postgres owns"), "{other:?}");
     assert_eq!(restored.unwrap().notes, Vec::<String>::new());
     similar(&before, &after);

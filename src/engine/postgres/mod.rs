@@ -59,10 +59,14 @@ struct Answer {
     version: String,
     number: u32,
     recovery: bool,
+    /// Names and comments of databases that look like leftovers.
+    left: Vec<(String, String)>,
 }
 
-const LOOK: &str = "SELECT json_build_object('version', current_setting('server_version'),
-  'number', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery());";
+const LOOK: &str = r"SELECT json_build_object('version', current_setting('server_version'),
+  'number', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
+  'left', (SELECT coalesce(json_agg(json_build_array(datname, shobj_description(oid, 'pg_database'))), '[]')
+    FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE 'voxeltron-backup: %'))::jsonb::text;";
 
 impl Postgres {
     fn named(&self, error: Error) -> Error {
@@ -114,6 +118,15 @@ impl Engine for Postgres {
                 self.describe(),
                 answer.version
             ));
+        }
+        for (name, comment) in &answer.left {
+            if let Some((_, since)) = swap::left_behind(&self.tools.place.database, name, comment) {
+                warnings.push(format!(
+                    "{}: a restore that began at {since} was interrupted and has left the database {name}; the next restore \
+                     in its place drops it",
+                    self.describe()
+                ));
+            }
         }
         Ok(Probe { tool_version: Some(tool_version), server_version: Some(answer.version), warnings })
     }
