@@ -2,6 +2,9 @@
 //! database as it was. Wants `VOXELTRON_TEST_POSTGRES_URL` (a superuser's URL with a password) and
 //! `VOXELTRON_TEST_POSTGRES_BIN` (the folder of the tools); without them every test fails, none is skipped.
 
+// What fails in a test may panic, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,6 +51,10 @@ impl Server {
     }
 
     fn try_sql(&self, database: &str, sql: &str) -> std::result::Result<String, String> {
+        self.try_sql_bytes(database, sql.as_bytes())
+    }
+
+    fn try_sql_bytes(&self, database: &str, sql: &[u8]) -> std::result::Result<String, String> {
         let mut psql = self.tool("psql");
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database), "-f", "-"]);
         psql.stdin(std::process::Stdio::piped())
@@ -56,7 +63,7 @@ impl Server {
         let mut child = psql.spawn().expect("psql starts");
         let mut stdin = child.stdin.take().unwrap();
         let sql = sql.to_owned();
-        let writer = std::thread::spawn(move || drop(io::Write::write_all(&mut stdin, sql.as_bytes())));
+        let writer = std::thread::spawn(move || drop(io::Write::write_all(&mut stdin, &sql)));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
         if output.status.success() {
@@ -177,6 +184,10 @@ impl Database {
         self.server.sql(&self.name, sql)
     }
 
+    fn sql_bytes(&self, sql: &[u8]) {
+        self.server.try_sql_bytes(&self.name, sql).unwrap();
+    }
+
     fn engine(&self) -> Box<dyn Engine> {
         open(settings(&self.server, &self.name))
     }
@@ -293,8 +304,6 @@ fn data_that_hurts_comes_back_the_same() {
     assert_eq!(restored.counts, findings.counts);
     similar(&before, &db.all());
     db.assert_nothing_left();
-    let (again, _) = db.backup();
-    assert_eq!(again.len(), bytes.len());
 
     // The live database is gone: the archive's own properties serve.
     server.admin(&format!("DROP DATABASE {name} WITH (FORCE);"));
@@ -485,16 +494,48 @@ fn a_drill_counts_and_leaves_nothing() {
 }
 
 #[test]
-fn inserts_have_no_count_and_come_back() {
-    let db = Database::small("inserts");
+fn dumps_of_other_shapes_come_back() {
+    let db = Database::small("shapes");
+    db.sql(
+        "CREATE TABLE p (k int) PARTITION BY HASH (k); CREATE TABLE p0 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1); INSERT INTO p SELECT generate_series(1, 99);",
+    );
     let before = db.all();
-    let engine = open(Settings { dump_args: vec!["--inserts".into()], ..settings(&db.server, &db.name) });
-    let (bytes, findings) = dump(engine.as_ref()).unwrap();
-    assert_eq!(findings.counts.get("public.a"), Some(&None));
-    db.sql("DROP TABLE a");
-    let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    assert_eq!(restored.counts.get("public.a"), Some(&Some(5000)));
-    assert_eq!(db.all(), before);
+    for (args, counted) in [
+        (vec!["--inserts"], false),
+        (vec!["--rows-per-insert=100", "--column-inserts"], false),
+        (vec!["--load-via-partition-root"], true),
+        (vec!["--no-tablespaces", "-v", "--no-sync"], true),
+    ] {
+        let dump_args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let engine = open(Settings { dump_args, ..settings(&db.server, &db.name) });
+        let (bytes, findings) = dump(engine.as_ref()).unwrap();
+        assert_eq!(findings.counts.get("public.a"), Some(&counted.then_some(5000)), "{args:?}");
+        db.sql("DROP TABLE a");
+        let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        assert_eq!(restored.counts.get("public.a"), Some(&Some(5000)));
+        assert_eq!(db.all(), before, "{args:?}");
+    }
+}
+
+#[test]
+fn through_a_socket() {
+    let db = Database::small("socket");
+    let folders = db.server.admin("SHOW unix_socket_directories");
+    let (folder, port) = (folders.split(',').next().unwrap().trim(), db.server.admin("SHOW port"));
+    let user = db.server.admin("SELECT current_user");
+    let password = Some(Secret::new(db.server.password.clone()));
+    let name = percent(&db.name);
+    for url in [
+        format!("postgres://{user}@/{name}?host={folder}&port={port}"),
+        format!("postgresql://{user}:not-this-one@{}:{port}/{name}", percent(folder)),
+    ] {
+        let settings = Settings { url: Secret::new(url), password: password.clone(), ..settings(&db.server, &db.name) };
+        let engine = open(settings);
+        engine.probe(&cx()).unwrap();
+        let (bytes, findings) = dump(engine.as_ref()).unwrap();
+        restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    }
 }
 
 #[test]
@@ -511,6 +552,8 @@ fn what_a_killed_restore_left_is_swept_and_nothing_else() {
             literal(comment)
         ));
     }
+    let probe = db.engine().probe(&cx()).unwrap();
+    let drilled = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
     let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
     let left = db.server.leftovers(&db.name);
     let precious = db.server.admin(&format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(&all[3])));
@@ -519,7 +562,9 @@ fn what_a_killed_restore_left_is_swept_and_nothing_else() {
     }
     assert_eq!(left, [all[2].clone()]);
     assert_eq!(precious, "1");
-    assert_eq!(restored.unwrap().notes.len(), 2);
+    assert_eq!(probe.warnings.len(), 2, "{:?}", probe.warnings);
+    assert_eq!(drilled.notes, [format!("dropped {}, which an interrupted restore had left", all[0])]);
+    assert_eq!(restored.unwrap().notes, [format!("dropped {}, which an interrupted restore had left", all[1])]);
 }
 
 #[test]
@@ -615,6 +660,9 @@ fn errors_name_what_is_wrong() {
     let error = probe(Settings { tools_dir: Some("/nowhere".into()), ..good() });
     assert!(error.message.contains("can't start /nowhere/pg_dump"), "{error:?}");
 
+    let error = probe(Settings { url: Secret::new(format!("{}?nonsense=1", db.server.url(&db.name))), ..good() });
+    assert!(error.message.contains("the url has a parameter that these tools don't know"), "{error:?}");
+
     let engine = open(Settings { url: Secret::new(db.server.url("not there")), ..good() });
     let error = dump(engine.as_ref()).expect_err("there is nothing to dump");
     assert!(error.tail.iter().any(|line| line.contains("\"not there\" does not exist")), "{error:?}");
@@ -633,9 +681,17 @@ fn a_user_who_may_not_create_databases_is_told_so() {
     let error = fails_and_changes_nothing(&db, open(poor()).as_ref(), Cursor::new(&bytes), &findings.counts);
     db.server.admin(&format!("ALTER ROLE {role} CREATEDB"));
     let other = fails_and_changes_nothing(&db, open(poor()).as_ref(), Cursor::new(&bytes), &findings.counts);
+    // To look whether the backup is good, being its reader and CREATEDB is enough.
+    db.sql(&format!(
+        "GRANT pg_read_all_data TO {role}; SELECT lo_create(77); GRANT SELECT ON LARGE OBJECT 77 TO {role}"
+    ));
+    let drill = Settings { restore_args: vec!["--no-owner".into(), "--no-privileges".into()], ..poor() };
+    let drilled = restore(open(drill).as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts);
     // As the owner, without being a superuser, it works.
     db.server.admin(&format!("ALTER DATABASE {} OWNER TO {role}", ident(&db.name)));
     db.sql(&format!("ALTER TABLE a OWNER TO {role}; ALTER TABLE b OWNER TO {role}"));
+    let findings_before = findings.counts;
+    db.sql(&format!("ALTER LARGE OBJECT 77 OWNER TO {role}"));
     let (bytes, findings) = dump(open(poor()).as_ref()).unwrap();
     let before = db.all();
     let restored = restore(open(poor()).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
@@ -643,6 +699,7 @@ fn a_user_who_may_not_create_databases_is_told_so() {
     db.server.admin(&format!("DROP DATABASE {} WITH (FORCE); DROP ROLE {role};", ident(&db.name)));
     assert!(error.message.ends_with("may not create databases"), "{error:?}");
     assert_eq!(error.hint, Some(format!("as a superuser: ALTER ROLE \"{role}\" CREATEDB")));
+    assert_eq!(drilled.unwrap().counts, findings_before);
     assert!(other.message.contains("which postgres owns"), "{other:?}");
     assert_eq!(restored.unwrap().notes, Vec::<String>::new());
     similar(&before, &after);
@@ -684,4 +741,152 @@ fn command_lines() -> Vec<String> {
         .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .collect()
+}
+
+#[test]
+fn names_in_other_encodings_come_back() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let db = Database::empty(encoding);
+        db.server.admin(&format!(
+            "DROP DATABASE {0}; CREATE DATABASE {0} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C';",
+            ident(&db.name)
+        ));
+        db.sql("SET client_encoding = LATIN1; CREATE TABLE plain (i int); INSERT INTO plain VALUES (1)");
+        // In SQL_ASCII the name is whatever bytes the client sends: here those of LATIN1, which are no UTF-8.
+        db.sql_bytes(b"SET client_encoding = LATIN1; CREATE TABLE \"\xe9\" (i int); INSERT INTO \"\xe9\" VALUES (2);");
+        let before = db.all();
+        let (bytes, findings) = db.backup();
+        assert_eq!(findings.counts.get("public.plain"), Some(&Some(1)));
+        db.sql("DROP TABLE plain");
+        restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        assert_eq!(db.all(), before);
+    }
+}
+
+#[test]
+fn without_a_live_database() {
+    let db = Database::small("absent");
+    db.server.admin(&format!(
+        "COMMENT ON DATABASE {0} IS 'mine'; ALTER DATABASE {0} SET work_mem TO '7MB'",
+        ident(&db.name)
+    ));
+    let (bytes, findings) = db.backup();
+    let before = db.all();
+    db.server.admin(&format!("DROP DATABASE {}", ident(&db.name)));
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
+    // A stream that fails makes no database.
+    let stream = Failing { inner: Cursor::new(&bytes), left: bytes.len() };
+    restore(db.engine().as_ref(), stream, Destination::InPlace, &findings.counts).expect_err("it fails");
+    let there =
+        |name: &str| db.server.admin(&format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(name)));
+    assert_eq!(there(&db.name), "0");
+    db.assert_nothing_left();
+    // Under another name its statements do not fit, and that is said.
+    let copy = Database::empty("elsewhere");
+    db.server.admin(&format!("DROP DATABASE {}", ident(&copy.name)));
+    let into = Destination::Into(copy.name.clone());
+    let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), into, &findings.counts).unwrap();
+    assert!(restored.notes.iter().any(|note| note.contains("were not carried over")), "{:?}", restored.notes);
+    assert_eq!(there(&db.name), "0");
+    let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(restored.notes, Vec::<String>::new());
+    assert_eq!(db.all(), before);
+}
+
+#[test]
+fn every_locale_provider_comes_back() {
+    let server = Server::get();
+    let mut providers = vec![("LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk'", "i|de-u-co-phonebk")];
+    if server.admin("SHOW server_version_num").parse::<u32>().unwrap() >= 170_000 {
+        providers.push(("LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", "b|C.UTF-8"));
+    }
+    for (create, expected) in providers {
+        let db = Database::empty("provider");
+        let name = ident(&db.name);
+        db.server.admin(&format!("DROP DATABASE {name}; CREATE DATABASE {name} TEMPLATE template0 {create};"));
+        db.sql("CREATE TABLE a (t text PRIMARY KEY); INSERT INTO a VALUES ('ä'), ('ad'), ('af')");
+        let provider = || {
+            let name = literal(&db.name);
+            db.server.admin(&format!(
+                "SELECT datlocprovider, coalesce(to_json(d) ->> 'datlocale', to_json(d) ->> 'daticulocale') FROM pg_database d
+                 WHERE datname = {name}"
+            ))
+        };
+        let (bytes, findings) = db.backup();
+        let before = db.all();
+        assert_eq!(provider(), expected);
+        db.sql("DELETE FROM a");
+        restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        assert_eq!((db.all(), provider()), (before, expected.to_owned()));
+    }
+}
+
+/// Names the database that [`killed_at_any_instant`] lets its child restore, and the dump's file.
+const CHILD: &str = "VOXELTRON_TEST_POSTGRES_CHILD";
+
+#[test]
+fn killed_at_any_instant() {
+    if let Ok(child) = std::env::var(CHILD) {
+        let (file, name) = child.split_once('\n').unwrap();
+        let engine = open(settings(&Server::get(), name));
+        restore(engine.as_ref(), std::fs::File::open(file).unwrap(), Destination::InPlace, &Counts::new()).unwrap();
+        return;
+    }
+    let db = Database::small("killed");
+    let (bytes, findings) = db.backup();
+    let restored = db.all();
+    db.sql("INSERT INTO b VALUES (4)");
+    let changed = db.all();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dump");
+    std::fs::write(&file, &bytes).unwrap();
+    let (mut old, mut new) = (0, 0);
+    for step in 0.. {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "killed_at_any_instant", "--nocapture"])
+            .env(CHILD, format!("{}\n{}", file.display(), db.name))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(40 * step));
+        let done = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it had started ends by itself: its input is at its end.
+        for _ in 0..100 {
+            let left =
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^(psql|pg_restore)$' AND query ~ ";
+            let sessions = format!("{left}{} AND pid <> pg_backend_pid()", literal(&db.name));
+            let inside = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE {}",
+                literal(&format!("{}\\_\\_%", db.name))
+            );
+            if db.server.admin(&sessions) == "0" && db.server.admin(&inside) == "0" {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let now = db.all();
+        assert!(now == changed || now == restored, "after {} ms", 40 * step);
+        *(if now == changed { &mut old } else { &mut new }) += 1;
+        for name in db.server.leftovers(&db.name) {
+            let comment = format!(
+                "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {}",
+                literal(&name)
+            );
+            let comment = db.server.admin(&comment);
+            assert!(comment.starts_with("voxeltron-backup: left by a restore of"), "{name}: {comment}");
+            db.server.admin(&format!("DROP DATABASE {} WITH (FORCE)", ident(&name)));
+        }
+        if now == restored {
+            db.sql("INSERT INTO b VALUES (4)");
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(old > 0 && new > 0, "{old} times the old one, {new} times the new one");
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(db.all(), restored);
 }

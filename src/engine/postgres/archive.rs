@@ -8,47 +8,31 @@
 //! its block, down to the zero, and nothing follows.
 //!
 //! Integers are a sign byte and then as many bytes as the header says, the lowest first. Texts are a length (-1: none)
-//! and bytes. Versions: 1.12 and 1.13 (to PostgreSQL 11), 1.14 (12 to 15), 1.15 (16: how it is compressed stands in one
-//! byte), 1.16 (17 and 18: one more field). A newer one is refused by name, because nothing could be said about its end.
+//! and bytes. Versions: 1.12 and 1.13 (to PostgreSQL 11), 1.14 (12 to 15), 1.15 (16), 1.16 (17 and 18); a newer one is
+//! refused by name, because nothing could be said about its end. Into a file (`pg_dump -Fc > FILE`) tools since 16 may
+//! append their table of contents again; into a pipe, as here, they don't.
 
 use std::collections::BTreeMap;
 
-use super::sql::table_key;
+use self::block::{Block, Counted};
+use self::contents::{DatabaseEntries, Entry, Field, NAME_BYTES, Promise, STATEMENT_BYTES, contains, fields};
 use crate::engine::{Counts, Findings, Inspector};
 use crate::error::{Error, Kind, Result};
+
+mod block;
+pub mod contents;
+#[cfg(test)]
+mod tests;
 
 /// The key under which large objects are counted; no table's key is like it, for those have a dot.
 pub const LARGE_OBJECTS: &str = "large objects";
 /// The oldest and newest minor versions of the format, all 1.x, that are understood.
 const KNOWN_MINORS: std::ops::RangeInclusive<u8> = 12..=16;
-/// How much of a name or a short statement is kept, in bytes.
-const NAME_BYTES: usize = 64 * 1024;
-/// How much of the statements that make the database itself is kept, in bytes.
-const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
-/// How COPY's text ends in an archive: its end mark and two empty lines.
-const COPY_END: &[u8] = b"\\.\n\n\n";
-
-/// What the archive says of the database itself: `pg_restore` runs it only with `--create`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DatabaseEntries {
-    /// The database's name when it was dumped.
-    pub name: String,
-    /// Its CREATE DATABASE statement.
-    pub create: String,
-    /// Its owner.
-    pub owner: String,
-    /// Settings, grants, comment and labels, which name it by its old name.
-    pub properties: Vec<String>,
-    /// Whether a backslash in a plain literal of these statements is doubled: so it is where the database has
-    /// `standard_conforming_strings` off.
-    pub backslashes_doubled: bool,
-    /// Whether some of them are in an encoding other than UTF-8 and so are left out.
-    pub illegible: bool,
-}
 
 /// What is read next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
+    #[default]
     Magic,
     Compression,
     Date(u8),
@@ -64,72 +48,8 @@ enum Place {
     Chunk,
 }
 
-/// The fields of an entry of the table of contents, in their order; dependencies and the offset follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    Id,
-    HasData,
-    Tag,
-    Description,
-    Definition,
-    Copy,
-    Schema,
-    Owner,
-    Number,
-    Text,
-}
-
-const FIELDS_1_12: &[Field] = &[
-    Field::Id,
-    Field::HasData,
-    Field::Text,
-    Field::Text,
-    Field::Tag,
-    Field::Description,
-    Field::Number,
-    Field::Definition,
-    Field::Text,
-    Field::Copy,
-    Field::Schema,
-    Field::Text,
-    Field::Owner,
-    Field::Text,
-];
-/// Since 1.14 there is an access method before the owner.
-const ACCESS_METHOD_AT: usize = 12;
-
-#[derive(Debug, Default)]
-struct Entry {
-    id: i64,
-    has_data: bool,
-    tag: Vec<u8>,
-    description: Vec<u8>,
-    definition: Vec<u8>,
-    copy: Vec<u8>,
-    schema: Vec<u8>,
-    owner: Vec<u8>,
-}
-
-/// A block that must still come.
-#[derive(Debug)]
-struct Promise {
-    what: String,
-    /// Under which name its rows are counted.
-    key: Option<String>,
-    /// Whether its rows can be counted.
-    countable: bool,
-}
-
-#[derive(Debug)]
-struct Block {
-    promise: Promise,
-    objects: bool,
-    lines: u64,
-    tail: Vec<u8>,
-}
-
 /// A custom-format archive on its way past.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Archive {
     place: Place,
     /// Bytes of a number, a magic or an offset that are here already.
@@ -142,7 +62,8 @@ pub struct Archive {
     int_bytes: usize,
     offset_bytes: usize,
     compressed: bool,
-    utf8: bool,
+    /// Whether names are not in UTF-8, or (in a database without an encoding) may not be.
+    other_encoding: bool,
     fields: Vec<Field>,
     entries: i64,
     entries_left: i64,
@@ -152,32 +73,6 @@ pub struct Archive {
     blocks_done: u64,
     findings: Findings,
     database: DatabaseEntries,
-}
-
-impl Default for Archive {
-    fn default() -> Self {
-        Self {
-            place: Place::Magic,
-            small: Vec::with_capacity(16),
-            left: None,
-            text: Vec::new(),
-            seen: 0,
-            minor: 0,
-            int_bytes: 4,
-            offset_bytes: 8,
-            compressed: false,
-            utf8: true,
-            fields: Vec::new(),
-            entries: 0,
-            entries_left: 0,
-            entry: Entry::default(),
-            promises: BTreeMap::new(),
-            block: None,
-            blocks_done: 0,
-            findings: Findings::default(),
-            database: DatabaseEntries::default(),
-        }
-    }
 }
 
 impl Archive {
@@ -195,9 +90,9 @@ impl Archive {
         contents_read || !self.database.owner.is_empty()
     }
 
-    /// The version of the tool that wrote it, once the header has been read.
-    pub fn tool_version(&self) -> Option<&str> {
-        self.findings.tool_version.as_deref()
+    /// The server it was taken from, once the header has been read.
+    pub fn server_version(&self) -> Option<&str> {
+        self.findings.server_version.as_deref()
     }
 
     fn damaged(&self, why: impl std::fmt::Display) -> Error {
@@ -218,7 +113,7 @@ impl Archive {
     fn is_text(&self) -> bool {
         match self.place {
             Place::HeadText(_) | Place::Dependency => true,
-            Place::Field(at) => !matches!(self.fields.get(at), Some(Field::Id | Field::HasData | Field::Number) | None),
+            Place::Field(at) => self.fields.get(at).is_some_and(|field| field.is_text()),
             _ => false,
         }
     }
@@ -226,23 +121,9 @@ impl Archive {
     /// How much of the text at this place is kept.
     fn text_limit(&self) -> usize {
         match self.place {
-            Place::Field(at) => match self.fields.get(at) {
-                Some(Field::Definition) if self.of_database() => STATEMENT_BYTES,
-                Some(Field::Text) | None => 0,
-                Some(Field::Definition) => 256,
-                Some(_) => NAME_BYTES,
-            },
+            Place::Field(at) => self.fields.get(at).map_or(0, |field| field.kept_bytes(&self.entry)),
             Place::Dependency => 0,
             _ => NAME_BYTES,
-        }
-    }
-
-    /// Whether this entry is about the database itself and not about something in it.
-    fn of_database(&self) -> bool {
-        match self.entry.description.as_slice() {
-            b"DATABASE" | b"DATABASE PROPERTIES" => true,
-            b"ACL" | b"COMMENT" | b"SECURITY LABEL" => self.entry.tag.starts_with(b"DATABASE "),
-            _ => false,
         }
     }
 
@@ -279,7 +160,9 @@ impl Archive {
         let left = left - count as u64;
         self.left = Some(left);
         if self.place == Place::Chunk {
-            self.count_rows(mine);
+            if let Some(block) = &mut self.block {
+                block.pass(mine);
+            }
             if left == 0 {
                 self.left = None;
                 self.place = Place::ChunkLength;
@@ -336,13 +219,7 @@ impl Archive {
             return Err(self.damaged("its numbers have an unknown size"));
         }
         (self.minor, self.int_bytes, self.offset_bytes) = (minor, int_bytes.into(), offset_bytes.into());
-        self.fields = FIELDS_1_12.to_vec();
-        if minor >= 14 {
-            self.fields.insert(ACCESS_METHOD_AT, Field::Text);
-        }
-        if minor >= 16 {
-            self.fields.insert(ACCESS_METHOD_AT + 1, Field::Number);
-        }
+        self.fields = fields(minor);
         self.place = Place::Compression;
         Ok(())
     }
@@ -373,7 +250,7 @@ impl Archive {
             Place::ObjectId if number == 0 => self.block_done()?,
             Place::ObjectId => {
                 if let Some(block) = &mut self.block {
-                    block.lines += 1;
+                    block.pass_object();
                 }
                 Place::ChunkLength
             }
@@ -428,24 +305,12 @@ impl Archive {
 
     fn entry_done(&mut self) -> Result<()> {
         let entry = std::mem::take(&mut self.entry);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let about_database = entry.tag.starts_with(b"DATABASE ");
-        match entry.description.as_slice() {
-            b"ENCODING" => {
-                self.utf8 = [b"'UTF8'".as_slice(), b"'SQL_ASCII'"].iter().any(|name| contains(&entry.definition, name));
-            }
-            b"DATABASE" => {
-                self.database.name = text(&entry.tag);
-                self.database.create = text(&entry.definition);
-                self.database.owner = text(&entry.owner);
-            }
-            b"STDSTRINGS" => self.database.backslashes_doubled = contains(&entry.definition, b"'off'"),
-            b"DATABASE PROPERTIES" => self.property(&entry.definition),
-            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if about_database => self.property(&entry.definition),
-            _ => {}
+        if entry.description == b"ENCODING" {
+            self.other_encoding = !contains(&entry.definition, b"'UTF8'");
         }
+        self.database.learn(&entry, !self.other_encoding);
         if entry.has_data {
-            let promise = self.promise(&entry);
+            let promise = entry.promise(self.compressed, !self.other_encoding);
             if self.promises.insert(entry.id, promise).is_some() {
                 return Err(self.damaged("two entries have one number"));
             }
@@ -453,31 +318,6 @@ impl Archive {
         self.entries_left -= 1;
         self.place = if self.entries_left == 0 { Place::BlockKind } else { Place::Field(0) };
         Ok(())
-    }
-
-    fn property(&mut self, statement: &[u8]) {
-        match std::str::from_utf8(statement) {
-            Ok(statement) if self.utf8 || statement.is_ascii() => self.database.properties.push(statement.to_owned()),
-            _ => self.database.illegible = true,
-        }
-    }
-
-    fn promise(&self, entry: &Entry) -> Promise {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let what = format!("{} {}", text(&entry.description), text(&entry.tag));
-        if entry.description != b"TABLE DATA" {
-            return Promise { what, key: None, countable: false };
-        }
-        // A name in another encoding can't be found again by what we would make of it; rows that go to the root of a
-        // partitioned table may come to lie elsewhere.
-        let legible = |name: &[u8]| std::str::from_utf8(name).is_ok() && (self.utf8 || name.is_ascii());
-        let to_root = contains(&entry.definition, b"load via partition root");
-        let countable = !self.compressed
-            && !to_root
-            && entry.copy.starts_with(b"COPY ")
-            && legible(&entry.schema)
-            && legible(&entry.tag);
-        Promise { what, key: Some(table_key(&text(&entry.schema), &text(&entry.tag))), countable }
     }
 
     fn block_kind(&mut self) -> Result<()> {
@@ -489,8 +329,7 @@ impl Archive {
             Some(3) => true,
             _ => return Err(self.damaged("a block of data is of an unknown kind")),
         };
-        let promise = Promise { what: String::new(), key: None, countable: false };
-        self.block = Some(Block { promise, objects, lines: 0, tail: Vec::new() });
+        self.block = Some(Block::new(objects));
         self.place = Place::BlockId;
         Ok(())
     }
@@ -503,26 +342,16 @@ impl Archive {
         Ok(if block.objects { Place::ObjectId } else { Place::ChunkLength })
     }
 
-    fn count_rows(&mut self, bytes: &[u8]) {
-        let Some(block) = self.block.as_mut().filter(|block| block.promise.countable && !block.objects) else { return };
-        block.lines += bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
-        let surplus = bytes.len().saturating_sub(COPY_END.len());
-        block.tail.extend(bytes.iter().skip(surplus));
-        let surplus = block.tail.len().saturating_sub(COPY_END.len());
-        block.tail.drain(..surplus);
-    }
-
     fn block_done(&mut self) -> Result<Place> {
         let Some(block) = self.block.take() else { return Err(self.damaged("a block ends that has not begun")) };
         self.blocks_done += 1;
-        if block.objects {
-            let count = self.findings.counts.entry(LARGE_OBJECTS.to_owned()).or_insert(Some(0));
-            *count = count.map(|count| count + block.lines);
-        } else if let Some(key) = block.promise.key {
-            // Every row is a line of its own: COPY writes a newline within a value as two characters.
-            let ended = block.tail == COPY_END;
-            let rows = (block.promise.countable && ended).then(|| block.lines.saturating_sub(3));
-            self.findings.counts.insert(key, rows);
+        match block.counted() {
+            Counted::Objects(more) => {
+                let count = self.findings.counts.entry(LARGE_OBJECTS.to_owned()).or_insert(Some(0));
+                *count = count.map(|count| count + more);
+            }
+            Counted::Rows(key, rows) => drop(self.findings.counts.insert(key, rows)),
+            Counted::Nothing => {}
         }
         Ok(Place::BlockKind)
     }
@@ -537,7 +366,7 @@ impl Archive {
         }
     }
 
-    /// Rows by table and large objects, as far as they have passed.
+    /// Rows by table and large objects so far.
     pub fn counts(&self) -> &Counts {
         &self.findings.counts
     }
@@ -565,13 +394,4 @@ impl Inspector for Archive {
         findings.end_mark = format!("{} entries, {} blocks of data, each whole", self.entries, self.blocks_done);
         Ok(findings)
     }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-/// A fresh inspector of PostgreSQL's dumps.
-pub fn inspector() -> Box<dyn Inspector> {
-    Box::new(Archive::default())
 }

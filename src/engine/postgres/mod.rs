@@ -2,21 +2,26 @@
 //! of renames back. Flows in: a database's settings. Flows out: a dump, findings, a restored database. Touches the
 //! server through the tools alone.
 //!
-//! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`archive`] reads
-//! a dump as it passes, [`restore`] is the way back, [`swap`] its SQL.
+//! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
+//! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
+//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL.
 
 use std::io::{self, Read};
 
 use serde::Deserialize;
 
-use self::tools::{Tools, misses_database};
+use self::reasons::misses_database;
+use self::tools::Tools;
 use self::url::Place;
 use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
 use crate::error::{Error, Kind, Result};
 
 pub mod archive;
 pub mod args;
+pub mod compare;
+pub mod reasons;
 pub mod restore;
+pub mod server;
 pub mod sql;
 pub mod swap;
 pub mod tools;
@@ -27,7 +32,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "postgres",
     ending: "pgdump",
     schemes: &["postgres", "postgresql"],
-    inspector: archive::inspector,
+    inspector: || Box::<archive::Archive>::default(),
     open,
 };
 
@@ -54,10 +59,14 @@ struct Answer {
     version: String,
     number: u32,
     recovery: bool,
+    /// Names and comments of databases that look like leftovers.
+    left: Vec<(String, String)>,
 }
 
-const LOOK: &str = "SELECT json_build_object('version', current_setting('server_version'),
-  'number', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery());";
+const LOOK: &str = r"SELECT json_build_object('version', current_setting('server_version'),
+  'number', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
+  'left', (SELECT coalesce(json_agg(json_build_array(datname, shobj_description(oid, 'pg_database'))), '[]')
+    FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE 'voxeltron-backup: %'))::jsonb::text;";
 
 impl Postgres {
     fn named(&self, error: Error) -> Error {
@@ -109,6 +118,15 @@ impl Engine for Postgres {
                 self.describe(),
                 answer.version
             ));
+        }
+        for (name, comment) in &answer.left {
+            if let Some((_, since)) = swap::left_behind(&self.tools.place.database, name, comment) {
+                warnings.push(format!(
+                    "{}: a restore that began at {since} was interrupted and has left the database {name}; the next restore \
+                     in its place drops it",
+                    self.describe()
+                ));
+            }
         }
         Ok(Probe { tool_version: Some(tool_version), server_version: Some(answer.version), warnings })
     }
@@ -174,5 +192,61 @@ impl<R: Read> Read for Explained<R> {
             let error = self.tools.explain(error, &self.tools.place.database);
             if error.is_stopped() { error.into_io() } else { error.while_doing(&self.place).into_io() }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn settings(url: &str) -> Settings {
+        Settings {
+            database: "mydb".into(),
+            url: Secret::new(url),
+            password: None,
+            tools_dir: None,
+            dump_args: vec![],
+            restore_args: vec![],
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_before_anything_is_contacted() {
+        let failure = |settings: Settings| {
+            let error = (KIND.open)(settings).map(|engine| engine.describe()).expect_err("it is wrong");
+            assert_eq!(error.kind, Kind::Config);
+            error.message
+        };
+        assert_eq!(
+            failure(settings("mysql://h/d")),
+            "[databases.mydb]: url: it must start with postgres:// or postgresql://"
+        );
+        let args = Settings { dump_args: vec!["-Fp".into()], ..settings("postgres://u@h/d") };
+        assert_eq!(
+            failure(args),
+            "[databases.mydb]: dump_args: -Fp is not allowed: the format and the output are ours to choose"
+        );
+    }
+
+    #[test]
+    fn the_plan_names_every_command() {
+        let engine = (KIND.open)(settings("postgres://u:canary@h/d")).unwrap();
+        assert_eq!(engine.describe(), "postgres d at h");
+        let plan = engine.plan(&Destination::InPlace).join("\n").replace(r"'\''", "''");
+        let expected = "\
+psql: CREATE DATABASE \"d__restoring_XXXXXXXX\" TEMPLATE template0, closed to others
+load the backup: LC_ALL=… PGPASSWORD=… pg_restore --no-password --exit-on-error \
+'--dbname=dbname=''d__restoring_XXXXXXXX'' connect_timeout=''30'' host=''h'' user=''u'''
+psql: compare the rows of every table with the backup
+psql: end all sessions of d; BEGIN; ALTER DATABASE \"d\" RENAME TO \"d__old_XXXXXXXX\"; \
+ALTER DATABASE \"d__restoring_XXXXXXXX\" RENAME TO \"d\"; carry over owner, grants, settings, limit and comment; COMMIT
+psql: DROP DATABASE \"d__old_XXXXXXXX\"";
+        assert_eq!(plan, expected);
+        let drill = engine.plan(&Destination::Drill);
+        assert!(!drill.iter().any(|step| step.contains("RENAME")), "{drill:?}");
+        let into = engine.plan(&Destination::Into("e".into()));
+        assert!(into.iter().any(|step| step.contains("RENAME TO \"e\"")), "{into:?}");
+        assert!(!into.iter().any(|step| step.contains("DROP") || step.contains("end all sessions")), "{into:?}");
     }
 }

@@ -8,16 +8,17 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use serde::Deserialize;
-
-use super::archive::{Archive, LARGE_OBJECTS};
-use super::sql::{ident, literal, table_key};
-use super::swap::{self, LIVE, Live, NAME_BYTES, Names, Properties};
-use super::tools::{Tools, for_cleanup, misses_role};
-use crate::engine::{Counts, Cx, Destination, Inspector, Request, Restored};
+use super::archive::Archive;
+use super::compare::compare;
+use super::reasons::misses_role;
+use super::server::{Facts, Scratch, ask};
+use super::sql::{ident, literal};
+use super::swap::{self, NAME_BYTES, Names, Properties};
+use super::tools::{Tools, for_cleanup};
+use crate::engine::{Cx, Destination, Inspector, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
+use chrono::TimeDelta;
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -32,26 +33,6 @@ const LEFT_BEHIND_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
-/// What the server says before anything is done.
-#[derive(Debug, Deserialize)]
-struct Facts {
-    me: String,
-    superuser: bool,
-    createdb: bool,
-    version: u32,
-    recovery: bool,
-    live: Option<Live>,
-    prepared: u64,
-    databases: Vec<Other>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Other {
-    name: String,
-    comment: String,
-    sessions: u64,
-}
-
 /// One restore on its way.
 struct Restore<'a> {
     tools: &'a Tools,
@@ -62,34 +43,6 @@ struct Restore<'a> {
     names: Names,
     archive: Archive,
     notes: Vec<String>,
-}
-
-/// The scratch database: gone when this is dropped, unless it has taken its place.
-struct Scratch<'a> {
-    tools: &'a Tools,
-    cx: &'a Cx,
-    desk: &'static str,
-    name: String,
-    server: u32,
-    gone: bool,
-}
-
-impl Scratch<'_> {
-    fn remove(&mut self) -> Result<()> {
-        self.gone = true;
-        let sql = swap::drop_database(&self.name, self.server);
-        self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
-    }
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        if !self.gone
-            && let Err(error) = self.remove()
-        {
-            self.cx.report.warn(&format!("can't drop the scratch database {}: {error}; drop it by hand", self.name));
-        }
-    }
 }
 
 /// Restores `dump` as `request` says.
@@ -107,10 +60,10 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let names = Names::new(target, &cx.world.random_hex(4)?);
     let mut this = Restore { tools, cx, desk, facts, names, archive, notes: Vec::new() };
     this.check(&request.destination)?;
-    this.sweep(target);
+    this.sweep(request.destination == Destination::InPlace);
     let mut scratch = this.create()?;
     this.load(&begun, dump)?;
-    let counts = this.compare(request)?;
+    let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
     if request.destination == Destination::Drill {
         scratch.remove().unwrap_or_else(|error| {
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
@@ -152,37 +105,6 @@ fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
             other => return other.doing(Kind::Tool, "can't read the dump"),
         }
     }
-}
-
-/// Finds a database to work from, since nobody may be in the one that is renamed, and asks the server what there is.
-fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
-    let sql = format!(
-        "SELECT json_build_object('me', current_user, 'superuser', r.rolsuper, 'createdb', r.rolcreatedb,
-  'version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
-  'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
-  'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),
-  'databases', (SELECT json_agg(json_build_object('name', d.datname,
-    'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
-    'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid))) FROM pg_database d))::jsonb::text
-FROM pg_roles r WHERE r.rolname = current_user;",
-        literal(&tools.place.database)
-    );
-    let mut first = None;
-    for desk in ["postgres", "template1"].into_iter().filter(|desk| *desk != tools.place.database) {
-        match tools.rows::<Facts>(desk, &sql, cx) {
-            Ok(rows) => {
-                let facts = rows.into_iter().next();
-                return facts
-                    .map(|facts| (desk, facts))
-                    .ok_or_else(|| Error::new(Kind::Tool, "the server does not say what databases it has"));
-            }
-            Err(error) if error.is_stopped() => return Err(error),
-            Err(error) => drop(first.get_or_insert(error)),
-        }
-    }
-    Err(first.unwrap_or_else(|| Error::new(Kind::Tool, "no database to work from"))).map_err(|error| {
-        error.while_doing("can't connect to the database postgres or template1, from which a restore is done")
-    })
 }
 
 impl<'a> Restore<'a> {
@@ -232,13 +154,16 @@ impl<'a> Restore<'a> {
 
     /// Drops what killed restores of this database have left: a scratch that nobody uses, and a database that was
     /// replaced while the new one stands. Both the name and our mark in the comment must say so; whatever else is called
-    /// like that is somebody's own. That it can't be dropped is no reason not to restore.
-    fn sweep(&mut self, target: &str) {
-        let stands = self.facts.databases.iter().any(|other| other.name == target);
+    /// like that is somebody's own. A drill or a copy leaves replaced databases to the next restore in place. That one
+    /// can't be dropped is no reason not to restore.
+    fn sweep(&mut self, in_place: bool) {
+        let target = &self.names.target;
+        let stands = self.facts.databases.iter().any(|other| other.name == *target);
         let now = self.cx.world.clock.now();
         for other in &self.facts.databases {
             let Some((replaced, since)) = swap::left_behind(target, &other.name, &other.comment) else { continue };
-            let safe = if replaced { stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
+            let safe =
+                if replaced { in_place && stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
             if !safe {
                 continue;
             }
@@ -293,7 +218,7 @@ impl<'a> Restore<'a> {
                 Err(error)
             }
         };
-        outcome.map_err(|error| self.roles(self.tools.explain(error, &self.names.scratch)))
+        outcome.map_err(|error| self.older_server(self.roles(self.tools.explain(error, &self.names.scratch))))
     }
 
     fn feed(&mut self, begun: &[u8], dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {
@@ -323,45 +248,20 @@ impl<'a> Restore<'a> {
         }
     }
 
-    fn run(&self, sql: &str) -> Result<String> {
-        self.tools.run_sql(self.desk, sql, self.cx)
+    /// A dump of a newer server may hold what this one doesn't know.
+    fn older_server(&self, error: Error) -> Error {
+        let major = |version: &str| version.split(['.', ' ']).next().and_then(|major| major.parse::<u32>().ok());
+        let here = self.facts.version / 10_000;
+        match self.archive.server_version().and_then(major) {
+            Some(there) if there > here && !error.tail.is_empty() => error.hint(format!(
+                "the backup is of PostgreSQL {there}, this server is {here}: restore it into one that is as new"
+            )),
+            _ => error,
+        }
     }
 
-    /// Counts what has been loaded and compares it with what the archive held, and with what was counted when the dump
-    /// was made.
-    fn compare(&self, request: &Request) -> Result<Counts> {
-        let scratch = &self.names.scratch;
-        let tables: Vec<(String, String, bool)> = self.tools.rows(scratch, TABLES, self.cx)?;
-        let mut sql = format!(
-            "SELECT json_build_array({}, (SELECT count(*) FROM pg_largeobject_metadata));\n",
-            literal(LARGE_OBJECTS)
-        );
-        for (schema, table, _) in &tables {
-            sql += &format!(
-                "SELECT json_build_array({}, (SELECT count(*) FROM ONLY {}.{}));\n",
-                literal(&table_key(schema, table)),
-                ident(schema),
-                ident(table)
-            );
-        }
-        let rows: Vec<(String, u64)> = self.tools.rows(scratch, &sql, self.cx)?;
-        let mut counts: Counts = rows.into_iter().map(|(key, count)| (key, Some(count))).collect();
-        if counts.get(LARGE_OBJECTS) == Some(&Some(0)) && !self.archive.counts().contains_key(LARGE_OBJECTS) {
-            counts.remove(LARGE_OBJECTS);
-        }
-        // An extension fills its tables itself, and the dump holds only what was added.
-        let filled: Vec<String> =
-            tables.iter().filter(|(_, _, extension)| *extension).map(|(s, t, _)| table_key(s, t)).collect();
-        let expected = self.archive.counts().iter().chain(&request.expected);
-        for (key, count) in expected.filter_map(|(key, count)| Some((key, (*count)?))) {
-            match counts.get(key).copied().flatten() {
-                Some(loaded) if loaded == count => {}
-                Some(_) if filled.contains(key) => {}
-                Some(loaded) => return Err(differs(key, &loaded.to_string(), count)),
-                None => return Err(differs(key, "no", count)),
-            }
-        }
-        Ok(counts)
+    fn run(&self, sql: &str) -> Result<String> {
+        self.tools.run_sql(self.desk, sql, self.cx)
     }
 
     /// Without statistics the first queries on the new database would be planned blindly.
@@ -386,7 +286,7 @@ impl<'a> Restore<'a> {
         let sql = swap::swap(&self.names, replaces, properties, &self.mark());
         let mut tries = 1;
         while let Err(error) = self.swap_once(&sql) {
-            if self.has_swapped() {
+            if self.has_swapped(replaces) {
                 break;
             }
             let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
@@ -407,12 +307,18 @@ impl<'a> Restore<'a> {
             ));
         }
         if replaces {
+            if !self.facts.slots.is_empty() {
+                self.notes.push(format!(
+                    "these logical replication slots went with the replaced database, their readers must start anew: {}",
+                    self.facts.slots.join(", ")
+                ));
+            }
             let old = ident(&self.names.old);
             let sql = format!(
                 "ALTER DATABASE {old} IS_TEMPLATE false;\n{}",
                 swap::drop_database(&self.names.old, self.facts.version)
             );
-            if let Err(error) = self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)) {
+            if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
                 self.notes.push(format!(
                     "the replaced database could not be dropped and is still there as {}: {error}",
                     self.names.old
@@ -445,21 +351,15 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// After a lost connection: has the transaction been committed?
-    fn has_swapped(&self) -> bool {
-        let sql = format!("SELECT count(*) FROM pg_database WHERE datname = {};", literal(&self.names.scratch));
-        let left: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
-        left.is_ok_and(|rows| rows.first() == Some(&0))
+    /// After a lost connection: has the transaction been committed? Only it can have made this name.
+    fn has_swapped(&self, replaces: bool) -> bool {
+        let made = if replaces { &self.names.old } else { &self.names.target };
+        let sql = format!(
+            "SELECT count(*) FROM pg_database WHERE datname = {} AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {});",
+            literal(made),
+            literal(&self.names.scratch)
+        );
+        let found: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
+        found.is_ok_and(|rows| rows.first() == Some(&1))
     }
 }
-
-fn differs(key: &str, loaded: &str, expected: u64) -> Error {
-    let what = if key == LARGE_OBJECTS { key.to_owned() } else { format!("rows in table {key}") };
-    Error::new(Kind::Tool, format!("after the load there are {loaded} {what}, the backup holds {expected}"))
-        .hint("the live database is unchanged; verify this backup, or restore another")
-}
-
-const TABLES: &str = "SELECT json_build_array(n.nspname, c.relname,
-  EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'))
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1::text;";

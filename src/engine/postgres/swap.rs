@@ -7,7 +7,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
-use super::archive::DatabaseEntries;
+use super::archive::contents::DatabaseEntries;
 use super::sql::{ident, literal};
 use crate::error::{Error, Kind, Result};
 
@@ -108,12 +108,12 @@ pub const LIVE: &str = "json_build_object(
     'rules', to_json(d) ->> 'daticurules')";
 
 impl Live {
-    /// The statement that makes a database just like it, empty.
+    /// The statement that makes a database just like it, empty. Where we may not act for its owner it is ours.
     pub fn create(&self, scratch: &str) -> String {
+        let owner = if self.ours { format!(" OWNER {}", ident(&self.owner)) } else { String::new() };
         let mut sql = format!(
-            "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+            "CREATE DATABASE {} TEMPLATE template0{owner} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
             ident(scratch),
-            ident(&self.owner),
             literal(&self.encoding),
             literal(&self.collate),
             literal(&self.ctype)

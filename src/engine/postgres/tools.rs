@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::reasons;
 use super::url::Place;
 use crate::engine::{Cx, Settings};
 use crate::error::{Error, Kind, Result};
@@ -155,24 +156,9 @@ impl Tools {
         })
     }
 
-    /// Adds the mend to a tool's failure, as far as its last words give it away.
+    /// Adds the mend to a tool's failure in `database`, as far as its last words give it away.
     pub fn explain(&self, error: Error, database: &str) -> Error {
-        if error.is_stopped() || error.tail.is_empty() {
-            return error;
-        }
-        let said = error.tail.join("\n");
-        let name = &self.configured;
-        let server = self.place.server();
-        let reason = REASONS.iter().find(|(sign, _, _)| said.contains(sign));
-        let Some((_, why, hint)) = reason else { return error };
-        let fill = |text: &str| {
-            text.replace("{server}", &server)
-                .replace("{database}", database)
-                .replace("{name}", name)
-                .replace("{user}", self.place.user().unwrap_or("the user"))
-        };
-        let message = if why.is_empty() { error.message.clone() } else { format!("{}: {}", error.message, fill(why)) };
-        Error { message, ..error }.hint(fill(hint))
+        reasons::explain(error, &self.place, &self.configured, database)
     }
 
     /// What to do about tools of the wrong version: names a folder with better ones, if there is one.
@@ -204,84 +190,6 @@ SET client_min_messages = warning;
 SET synchronous_commit = on;
 ";
 
-/// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
-const REASONS: &[(&str, &str, &str)] = &[
-    (
-        "server version mismatch",
-        "it is older than the server",
-        "set [databases.{name}] tools_dir to the tools of the server's version or a newer one",
-    ),
-    (
-        "unsupported version",
-        "it is older than the tool that wrote the dump",
-        "set [databases.{name}] tools_dir to tools at least as new as those that dumped",
-    ),
-    (
-        "Connection refused",
-        "no server answers at {server}",
-        "start the server, or mend host and port in [databases.{name}] url",
-    ),
-    (
-        "No such file or directory",
-        "no server answers at {server}",
-        "start the server, or mend host and port in [databases.{name}] url",
-    ),
-    ("could not translate host name", "{server} can't be found", "mend the host in [databases.{name}] url"),
-    ("timeout expired", "{server} does not answer", "look at the network and the firewall between here and {server}"),
-    ("password authentication failed", "the server refuses the password of {user}", "set [databases.{name}] password"),
-    ("no password supplied", "the server wants a password", "set [databases.{name}] password"),
-    (
-        "no pg_hba.conf entry",
-        "the server does not let {user} in from here",
-        "add a line for it to the server's pg_hba.conf",
-    ),
-    (
-        "Peer authentication failed",
-        "the server does not let {user} in from here",
-        "run it as that system user, or connect over TCP with a password",
-    ),
-    (
-        "permission denied to create database",
-        "{user} may not create databases",
-        "as a superuser: ALTER ROLE {user} CREATEDB",
-    ),
-    ("lock timeout", "a table stayed locked by others", "run it when nobody alters tables"),
-    (
-        "must be able to SET ROLE",
-        "{user} may not act for the owner",
-        "restore as a superuser, or grant {user} the roles that own things",
-    ),
-    (
-        "must be member of role",
-        "{user} may not act for the owner",
-        "restore as a superuser, or grant {user} the roles that own things",
-    ),
-    ("must be owner of", "{user} lacks rights", "restore as the owner or a superuser"),
-    (
-        "No space left on device",
-        "the server's disk is full",
-        "free space there: a restore needs room for a second copy",
-    ),
-    (
-        "unrecognized configuration parameter",
-        "the tools are newer than the server",
-        "set [databases.{name}] tools_dir to the tools of the server's version",
-    ),
-];
-
-/// Whether a tool says that a role is missing. Roles belong to the server, so they are not in the dump of a database.
-pub fn misses_role(error: &Error) -> Option<&str> {
-    error.tail.iter().find_map(|line| {
-        let (_, after) = line.split_once("role \"")?;
-        after.split_once("\" does not exist").map(|(role, _)| role)
-    })
-}
-
-/// Whether the tool says that `database` is not there.
-pub fn misses_database(error: &Error) -> bool {
-    error.tail.iter().any(|line| line.contains("database \"") && line.ends_with("does not exist"))
-}
-
 /// The version that `--version` prints, and its major part.
 fn parse_version(text: &str) -> Option<(String, u32)> {
     let (_, version) = text.lines().next()?.split_once(") ")?;
@@ -295,4 +203,94 @@ pub fn for_cleanup(cx: &Cx) -> Cx {
     let world = World { cancel: Cancel::default(), ..cx.world.clone() };
     let deadline = Some(world.clock.monotonic() + CLEANUP);
     Cx { world, deadline, report: cx.report.clone(), data_dir: cx.data_dir.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tools(url: &str) -> Tools {
+        let settings = Settings {
+            database: "mydb".into(),
+            url: Secret::new(url),
+            password: None,
+            tools_dir: Some("/opt/pg/bin".into()),
+            dump_args: vec!["--exclude-table-data=logs".into()],
+            restore_args: vec!["--no-owner".into()],
+        };
+        let place = Place::parse(&settings.url).unwrap();
+        Tools::new(settings, place)
+    }
+
+    const URL: &str = "postgres://u:canary@h:5433/My%20%27db%27?sslmode=require";
+    const REST: &str = "connect_timeout='30' host='h' port='5433' sslmode='require' user='u'";
+
+    #[test]
+    fn argument_lists() {
+        let tools = tools(URL);
+        let dump = tools.dump();
+        assert_eq!(dump.program, "/opt/pg/bin/pg_dump");
+        assert_eq!(
+            dump.args,
+            [
+                "--no-password",
+                "--format=custom",
+                "--compress=0",
+                "--lock-wait-timeout=60s",
+                "--exclude-table-data=logs",
+                &format!(r"--dbname=dbname='My \'db\'' {REST}"),
+            ]
+        );
+        let load = tools.load("s");
+        assert_eq!(load.program, "/opt/pg/bin/pg_restore");
+        assert_eq!(
+            load.args,
+            ["--no-password", "--exit-on-error", "--no-owner", &format!("--dbname=dbname='s' {REST}")]
+        );
+        let sql = tools.sql("postgres", true);
+        assert_eq!(sql.program, "/opt/pg/bin/psql");
+        assert_eq!(
+            sql.args,
+            [
+                "--no-password",
+                "--no-psqlrc",
+                "--quiet",
+                "--no-align",
+                "--tuples-only",
+                "--set=ON_ERROR_STOP=1",
+                &format!("--dbname=dbname='postgres' client_encoding='UTF8' {REST}"),
+            ]
+        );
+        assert_eq!(tools.version_of("pg_dump").args, ["--version"]);
+    }
+
+    #[test]
+    fn the_password_is_in_the_environment_alone() {
+        let given = tools(URL);
+        for call in [given.dump(), given.load("s"), given.sql("s", false)] {
+            assert!(!format!("{call:?} {}", call.display()).contains("canary"), "{call:?}");
+            assert!(call.env.iter().any(|(name, value)| name == "PGPASSWORD" && value.expose() == "canary"));
+        }
+        assert!(given.version_of("psql").env.is_empty());
+        let bare = tools("postgres://u@h/d");
+        assert!(!bare.dump().env.iter().any(|(name, _)| name == "PGPASSWORD"), "libpq looks for one itself");
+    }
+
+    #[test]
+    fn several_servers() {
+        let tools = tools("postgres://u@a,b/d");
+        let asks = |call: Invocation| call.display().contains("target_session_attrs=");
+        assert!(!asks(tools.dump()) && !asks(tools.sql("s", false)), "a replica can be read");
+        assert!(asks(tools.load("s")) && asks(tools.sql("s", true)));
+    }
+
+    #[test]
+    fn versions() {
+        let parse = |text| parse_version(text).map(|(_, major)| major);
+        assert_eq!(parse("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
+        assert_eq!(parse("pg_dump (PostgreSQL) 19beta1"), Some(19));
+        assert_eq!(parse("pg_dump (PostgreSQL) 9.6.24"), Some(9));
+        assert_eq!(parse("pg_dump"), None);
+        assert_eq!(parse(""), None);
+    }
 }

@@ -1,0 +1,118 @@
+//! What a restore asks of the server and leaves on it. Flows in: the tools. Flows out: facts about the server and its
+//! databases; a guard that drops the scratch. Touches the server.
+
+use serde::Deserialize;
+
+use super::sql::literal;
+use super::swap::{self, LIVE, Live};
+use super::tools::{Tools, for_cleanup};
+use crate::engine::Cx;
+use crate::error::{Error, Kind, Result};
+
+/// What the server says before anything is done.
+#[derive(Debug, Deserialize)]
+pub struct Facts {
+    /// Who we are.
+    pub me: String,
+    /// Whether we may do anything.
+    pub superuser: bool,
+    /// Whether we may create databases.
+    pub createdb: bool,
+    /// `server_version_num`.
+    pub version: u32,
+    /// Whether it is a replica.
+    pub recovery: bool,
+    /// The live database, if there is one.
+    pub live: Option<Live>,
+    /// Its prepared transactions.
+    pub prepared: u64,
+    /// Its logical replication slots.
+    pub slots: Vec<String>,
+    /// All databases.
+    pub databases: Vec<Other>,
+}
+
+/// A database of the server.
+#[derive(Debug, Deserialize)]
+pub struct Other {
+    /// Its name.
+    pub name: String,
+    /// Its comment, or nothing.
+    pub comment: String,
+    /// How many sessions are in it.
+    pub sessions: u64,
+}
+
+/// The scratch database: gone when this is dropped, unless it has taken its place.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    /// How the server is reached.
+    pub tools: &'a Tools,
+    /// For warnings and the clock.
+    pub cx: &'a Cx,
+    /// The database to drop it from.
+    pub desk: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The server's `server_version_num`.
+    pub server: u32,
+    /// Whether it is no longer to be dropped.
+    pub gone: bool,
+}
+
+impl Scratch<'_> {
+    /// Drops it now, whatever signal has come.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when it can't be dropped.
+    pub fn remove(&mut self) -> Result<()> {
+        self.gone = true;
+        let sql = swap::drop_database(&self.name, self.server);
+        self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        if !self.gone
+            && let Err(error) = self.remove()
+        {
+            self.cx.report.warn(&format!("can't drop the scratch database {}: {error}; drop it by hand", self.name));
+        }
+    }
+}
+
+/// Finds a database to work from, since nobody may be in the one that is renamed, and asks the server what there is.
+///
+/// # Errors
+/// [`Kind::Tool`] when no such database lets us in.
+pub fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
+    let sql = format!(
+        "SELECT json_build_object('me', current_user, 'superuser', r.rolsuper, 'createdb', r.rolcreatedb,
+  'version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
+  'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
+  'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),
+  'slots', (SELECT coalesce(json_agg(s.slot_name), '[]') FROM pg_replication_slots s WHERE s.database = {0}),
+  'databases', (SELECT json_agg(json_build_object('name', d.datname,
+    'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
+    'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid))) FROM pg_database d))::jsonb::text
+FROM pg_roles r WHERE r.rolname = current_user;",
+        literal(&tools.place.database)
+    );
+    let mut first = None;
+    for desk in ["postgres", "template1"].into_iter().filter(|desk| *desk != tools.place.database) {
+        match tools.rows::<Facts>(desk, &sql, cx) {
+            Ok(rows) => {
+                let facts = rows.into_iter().next();
+                return facts
+                    .map(|facts| (desk, facts))
+                    .ok_or_else(|| Error::new(Kind::Tool, "the server does not say what databases it has"));
+            }
+            Err(error) if error.is_stopped() => return Err(error),
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::new(Kind::Tool, "no database to work from"))).map_err(|error| {
+        error.while_doing("can't connect to the database postgres or template1, from which a restore is done")
+    })
+}
