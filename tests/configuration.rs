@@ -1,5 +1,6 @@
 //! The configuration, by the program itself: the example of Voxeltron's documentation loads; everything that is wrong is
 //! told at once, with its line and its mend, before anything runs; secrets come from where they are said to be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

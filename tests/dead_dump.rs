@@ -1,6 +1,7 @@
 //! Dump tools that die in every way: no manifest, nothing left at the target, exit code 13 with the tool's last words, and
 //! the backup before is still the latest. The tools are shell scripts round the real `pg_dump`, since it can't be made to die
 //! on request; the server is real.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

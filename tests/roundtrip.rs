@@ -1,6 +1,7 @@
 //! Whole round trips by the program itself, judged by the engines' own tools: {PostgreSQL, SQLite} × {compressed, not} ×
 //! {encrypted, not}. What is stored without encryption opens with the engine's tools alone. The engines' own tests hold the
 //! data that hurts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 
