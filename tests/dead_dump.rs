@@ -163,7 +163,7 @@ fn loses_its_server_in_the_middle() {
         scope.spawn(move || {
             let sql = format!(
                 "select count(pg_terminate_backend(pid)) from pg_stat_activity
-                 where datname = '{name}' and application_name = 'pg_dump' and query ilike 'copy%'"
+                 where datname = '{name}' and application_name = 'victim' and query ilike 'copy%'"
             );
             while !all.0.load(Ordering::Relaxed) {
                 psql(&server, &sql);

@@ -64,14 +64,20 @@ fn two_generations(folder: &Path) -> (State, State) {
 }
 
 #[test]
-fn nothing_yet_is_empty_and_leaves_nothing() {
+fn nothing_yet_is_empty_and_is_no_loss() {
     let folder = tempfile::tempdir().unwrap();
     let below = folder.path().join("a/b");
     assert_eq!(StateFile::new(&below).read().unwrap(), State::default());
     assert!(!below.exists(), "looking creates nothing");
     let report = report();
     StateFile::new(&below).update(&report, |_| ()).unwrap();
-    assert!(!below.join("state.json").exists(), "what is unchanged is not written");
+    let first =
+        fs::read(below.join("state.json")).expect("the first change leaves a state, so that its loss is noticed");
+    let written = fs::metadata(below.join("state.json")).unwrap().modified().unwrap();
+    StateFile::new(&below).update(&report, |_| ()).unwrap();
+    assert_eq!(fs::read(below.join("state.json")).unwrap(), first);
+    let again = fs::metadata(below.join("state.json")).unwrap().modified().unwrap();
+    assert_eq!(again, written, "what is unchanged is not written");
     assert_eq!(warnings(&report), "");
 }
 
@@ -180,8 +186,7 @@ fn without_any_generation_it_says_that_jobs_begin_anew() {
         assert!(said.contains("every job waits for its next slot\nhint: run what was due with"), "{said}");
     }
     // All gone, but jobs have run here.
-    assert!(!path.exists());
-    drop(JobLock::acquire(folder.path(), JOB, now()).unwrap());
+    fs::remove_file(&path).unwrap();
     let report = report();
     StateFile::new(folder.path()).load(&report).unwrap();
     assert!(warnings(&report).contains("state.json is missing, and there is none before it"));
