@@ -257,7 +257,7 @@ fn when_it_fails() {
     fails(&with(PASSWORD), "", &format!("\"{}\"", KEY.trim_end_matches('=')), &real);
     fails(
         &with(PASSWORD),
-        &format!("password = {{ command = [\"sh\", \"-c\", \"cat {{dir}}/password; exit 3\"] }}\n"),
+        "password = { command = [\"sh\", \"-c\", \"cat {dir}/password; exit 3\"] }\n",
         &key,
         &real,
     );
