@@ -253,7 +253,7 @@ impl Report {
         if !self.draws() {
             return Progress(None);
         }
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let template = match total {
             Some(_) => "{prefix}: {bytes} of {total_bytes} ({percent} %), {bytes_per_sec}, {elapsed}, {eta} to go",
             None => "{prefix}: {bytes}, {bytes_per_sec}, {elapsed}",
@@ -284,10 +284,7 @@ impl Progress {
     /// `count` more bytes have passed.
     pub fn add(&self, count: u64) {
         if let Some(bar) = &self.0 {
-            if bar.elapsed() < Self::AFTER {
-                // Counted, but not drawn yet.
-                bar.set_draw_target(ProgressDrawTarget::hidden());
-            } else if bar.is_hidden() {
+            if bar.is_hidden() && bar.elapsed() >= Self::AFTER {
                 bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
             }
             bar.inc(count);
