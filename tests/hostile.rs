@@ -1,0 +1,100 @@
+//! What others may have put where the program looks: at a store that somebody else writes to, in a data folder in a shared
+//! place, in names that reach a terminal, in words on the command line.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use common::{Sandbox, sqlite3};
+use serde_json::Value;
+
+/// A key of 32 bytes.
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A sandbox with one small database and one job with these lines.
+fn with_job(lines: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (1), (2), (3)");
+    sandbox.configure_local(
+        Some(KEY),
+        &format!(
+            "[databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n\
+             [[backup.jobs]]\nname = \"j\"\ndatabase = \"shop\"\nencrypt = true\nschedule = \"0 0 1 1 *\"\n{lines}\n"
+        ),
+    );
+    sandbox
+}
+
+fn json(sandbox: &Sandbox, args: &[&str], code: i32) -> Value {
+    let outcome = sandbox.command(&[&["--json"], args].concat()).exits(code).stdout_any().stderr_any().run();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
+}
+
+/// Makes the newest slot of the job due, and gives the path that its manifest will have.
+fn make_due(sandbox: &Sandbox) -> PathBuf {
+    sandbox.run(&["schedule-check"]);
+    let path = sandbox.data_dir().join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["jobs"]["j"]["first_seen"] = "2020-06-01T00:00:00Z".into();
+    fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+    let dry = json(sandbox, &["schedule-check", "--dry-run"], 0);
+    let slot = dry["decisions"][0]["slot"].as_str().unwrap().replace(['-', ':'], "");
+    fs::create_dir_all(sandbox.store().join("host/shop")).unwrap();
+    sandbox.store().join(format!("host/shop/{slot}-j.manifest.json"))
+}
+
+#[test]
+fn what_stands_in_a_slots_place_and_is_no_backup_does_not_settle_the_slot() {
+    type Plant = fn(&Sandbox, &PathBuf);
+    let plants: [(Plant, i32); 6] = [
+        (|_, path| fs::write(path, "").unwrap(), 12),
+        (|_, path| fs::write(path, "{}").unwrap(), 12),
+        (|_, path| symlink("/nowhere", path).unwrap(), 12),
+        (|_, path| fs::create_dir(path).unwrap(), 14),
+        (|_, path| drop(common::tool(std::process::Command::new("mkfifo").arg(path), b"")), 14),
+        // A good one that has lost its object.
+        (
+            |sandbox, path| {
+                let state = sandbox.data_dir().join("state.json");
+                let before = fs::read(&state).unwrap();
+                sandbox.command(&["-q", "schedule-check"]).run();
+                let files = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+                files.filter(|file| file != path).for_each(|object| fs::remove_file(object).unwrap());
+                fs::write(state, before).unwrap();
+            },
+            12,
+        ),
+    ];
+    for (number, (plant, code)) in plants.into_iter().enumerate() {
+        let sandbox = with_job("");
+        let manifest = make_due(&sandbox);
+        plant(&sandbox, &manifest);
+        let outcome = sandbox.command(&["schedule-check"]).exits(code).stderr_has("error: target local: ").run();
+        assert!(!outcome.stderr.contains("is at local already"), "{number}: {outcome:?}");
+        let status = json(&sandbox, &["status"], 3);
+        assert_eq!(status["jobs"][0]["state"], "failing", "{number}");
+        let left = fs::read_dir(manifest.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 1, "{number}: nothing is left of the attempt");
+    }
+}
+
+#[test]
+fn a_manifest_in_another_databases_folder_spoils_none_of_this_one() {
+    let sandbox = with_job("");
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    let manifest = fs::read_dir(sandbox.store().join("host/shop")).unwrap().map(|entry| entry.unwrap().path());
+    let manifest = manifest.into_iter().find(|path| path.to_str().unwrap().ends_with(".json")).unwrap();
+    // It is read first.
+    fs::create_dir(sandbox.store().join("host/a")).unwrap();
+    fs::copy(&manifest, sandbox.store().join("host/a").join(manifest.file_name().unwrap())).unwrap();
+    let listed = json(&sandbox, &["list"], 0);
+    let problem = |database: &str| {
+        let all = listed["backups"].as_array().unwrap();
+        all.iter().find(|backup| backup["database"] == database).unwrap()["problem"].clone()
+    };
+    assert!(problem("a").as_str().unwrap().contains("is that of another backup"), "{listed}");
+    assert_eq!(problem("shop"), Value::Null);
+}
