@@ -6,7 +6,9 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Sandbox, sqlite3};
 use serde_json::Value;
@@ -97,4 +99,81 @@ fn a_manifest_in_another_databases_folder_spoils_none_of_this_one() {
     };
     assert!(problem("a").as_str().unwrap().contains("is that of another backup"), "{listed}");
     assert_eq!(problem("shop"), Value::Null);
+}
+
+fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
+    let mut command = sandbox.command(args).into_command();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Sends a signal, and gives the code that the process ends with, within a few seconds.
+fn ends_by(child: &mut Child, signal: &str) -> Option<i32> {
+    common::tool(Command::new("kill").args([format!("-{signal}"), child.id().to_string()]), b"");
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if started.elapsed() > Duration::from_secs(10) {
+            child.kill().unwrap();
+            panic!("it does not heed SIG{signal}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn wait_for(path: &Path) {
+    let started = Instant::now();
+    while !path.exists() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{} does not come", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_signal_ends_a_restore_into_a_file() {
+    let sandbox = with_job("");
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    let pipe = sandbox.path("pipe");
+    common::tool(Command::new("mkfifo").arg(&pipe), b"");
+    // Nobody reads, so it waits for a reader.
+    let mut child = start(&sandbox, &["restore", "shop", "--latest", "--output", pipe.to_str().unwrap()]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(ends_by(&mut child, "TERM"), Some(143));
+    // And with a reader it comes whole.
+    let mut child = start(&sandbox, &["restore", "shop", "--latest", "--output", pipe.to_str().unwrap()]);
+    let size = fs::metadata(sandbox.path("shop.db")).unwrap().len();
+    assert_eq!(fs::read(&pipe).unwrap().len() as u64, size);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_signal_between_two_jobs_is_no_good_end() {
+    let second = "[[backup.jobs]]\nname = \"k\"\ndatabase = \"shop\"\nschedule = \"0 0 1 1 *\"";
+    let after = "after = \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"";
+    for signal in [("TERM", 143), ("HUP", 129)] {
+        let sandbox = with_job(&format!("{after}\n{second}"));
+        let mut child = start(&sandbox, &["run-job", "--all"]);
+        wait_for(&sandbox.path("began"));
+        // The hook after a job runs to its end in any case, and the first backup is good.
+        common::tool(Command::new("kill").args([format!("-{}", signal.0), child.id().to_string()]), b"");
+        std::thread::sleep(Duration::from_millis(100));
+        fs::write(sandbox.path("go"), "").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(signal.1));
+        assert_eq!(json(&sandbox, &["list"], 0)["backups"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn nohup_is_heeded() {
+    let sandbox = with_job("before = \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"");
+    let program = sandbox.command(&["run-job", "j"]).into_command();
+    let mut command = Command::new("nohup");
+    command.arg(program.get_program()).args(program.get_args()).env("VOXELTRON_CONFIG", sandbox.config());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&sandbox.path("began"));
+    common::tool(Command::new("kill").args(["-HUP", &child.id().to_string()]), b"");
+    std::thread::sleep(Duration::from_millis(300));
+    fs::write(sandbox.path("go"), "").unwrap();
+    assert!(child.wait().unwrap().success());
 }

@@ -81,7 +81,11 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
                 _ => None,
             })
             .collect();
-        if due.is_empty() || world.cancel.check().is_err() {
+        let stopped = world.cancel.check();
+        if due.is_empty() || stopped.is_err() {
+            // What is due and not begun is never a good end.
+            let stopped = stopped.err().filter(|_| !due.is_empty());
+            errors.extend(stopped.inspect(|stopped| report.error(stopped)));
             remember(&app, &digest, &stamp, &decisions, now);
             break;
         }
