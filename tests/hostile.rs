@@ -56,7 +56,7 @@ fn what_stands_in_a_slots_place_and_is_no_backup_does_not_settle_the_slot() {
         (|_, path| fs::write(path, "{}").unwrap(), 12),
         (|_, path| symlink("/nowhere", path).unwrap(), 12),
         (|_, path| fs::create_dir(path).unwrap(), 14),
-        (|_, path| drop(common::tool(std::process::Command::new("mkfifo").arg(path), b"")), 14),
+        (|_, path| drop(common::tool(Command::new("mkfifo").arg(path), b"")), 14),
         // A good one that has lost its object.
         (
             |sandbox, path| {
