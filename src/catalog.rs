@@ -3,6 +3,7 @@
 //! nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::io::Read;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -125,9 +126,14 @@ pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Res
         }
     }
     let mut catalog = Catalog::default();
+    // To fetch keys may take a command and a second, so they are fetched once for a database and not for each manifest.
+    let mut rings: BTreeMap<Owner, Keyring> = BTreeMap::new();
     for (owner, id, stored) in manifests {
-        let keyring = keys(&owner)?;
-        let manifest = fetch(open, &stored)?.and_then(|bytes| manifest::read(&bytes, &owner, &id, &keyring));
+        let keyring = match rings.entry(owner.clone()) {
+            Place::Occupied(known) => known.into_mut(),
+            Place::Vacant(new) => new.insert(keys(&owner)?),
+        };
+        let manifest = fetch(open, &stored)?.and_then(|bytes| manifest::read(&bytes, &owner, &id, keyring));
         let object = manifest.as_ref().ok().and_then(|manifest| {
             let key = ObjectKey::new(&manifest.signed.object).ok()?;
             objects.remove(&key).map(|(.., object)| object)
