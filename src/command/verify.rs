@@ -92,7 +92,8 @@ fn databases(app: &App, args: &VerifyArgs) -> Result<Vec<String>> {
 }
 
 fn chosen(entries: &[Entry], args: &VerifyArgs, rules: &Rules) -> Result<Vec<Entry>> {
-    if args.all {
+    // That there is nothing is no proof: then it goes the common way, which says so.
+    if args.all && !entries.is_empty() {
         return Ok(entries.to_vec());
     }
     choose(entries, args.which.timestamp.map_or(Selector::Latest, Selector::At), rules)
