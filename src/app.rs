@@ -38,11 +38,20 @@ impl App {
         Ok(Self::new(config, world, report))
     }
 
-    /// Takes a configuration that has been loaded.
+    /// Takes a configuration that has been loaded, and warns of what is not right in it.
     pub fn new(config: Config, world: &World, report: &Report) -> Self {
-        for warning in &config.warnings {
-            report.warn(warning);
-        }
+        let app = Self::silent(config, world, report);
+        app.warn();
+        app
+    }
+
+    /// Says what is not right in the configuration but stops nothing.
+    pub fn warn(&self) {
+        self.config.warnings.iter().for_each(|warning| self.cx.report.warn(warning));
+    }
+
+    /// Takes a configuration without a word, for a run that may have nothing to do.
+    pub fn silent(config: Config, world: &World, report: &Report) -> Self {
         let mut world = world.clone();
         world.vars = Arc::new(world.vars.hiding(config.secret_vars.iter().cloned()));
         let cx = Cx { world, report: report.clone(), data_dir: config.data_dir.clone(), deadline: None };
