@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -176,4 +176,99 @@ fn nohup_is_heeded() {
     std::thread::sleep(Duration::from_millis(300));
     fs::write(sandbox.path("go"), "").unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_link_in_the_place_of_a_lock_is_not_followed() {
+    let sandbox = with_job("");
+    let precious = sandbox.write("precious", "keep me");
+    fs::create_dir(sandbox.data_dir().join("locks")).unwrap();
+    for link in ["locks/j.lock", "state.lock"] {
+        symlink(&precious, sandbox.data_dir().join(link)).unwrap();
+        sandbox.command(&["run-job", "j"]).exits(1).stderr_has("too many levels of symbolic links").run();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "keep me");
+        fs::remove_file(sandbox.data_dir().join(link)).unwrap();
+    }
+}
+
+#[test]
+fn a_name_commands_no_terminal_and_makes_no_row_of_its_own() {
+    let sandbox = with_job("");
+    let folder = sandbox.store().join("host/%1B%5D0%3Bowned%07%0Ashop");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("20260101T000000Z-%1B%5B2Jj.manifest.json"), "{}").unwrap();
+    let listed = sandbox.command(&["list"]).stdout_has("owned").run();
+    assert!(!listed.stdout.contains(['\u{1b}', '\u{7}']), "{listed:?}");
+    assert_eq!(listed.stdout.lines().count(), 2);
+    let outcome = sandbox.command(&["list", "--target", "\u{1b}[2J"]).exits(2).stderr_any().run();
+    assert!(!outcome.stderr.contains('\u{1b}'), "{outcome:?}");
+}
+
+#[test]
+fn a_wrong_command_line_has_its_json_document_too() {
+    let sandbox = with_job("");
+    for (args, command) in [
+        (&["restore", "shop"][..], Value::from("restore")),
+        (&["nonsense"], Value::Null),
+        (&["schedule-check", "--max-parallel", "0"], "schedule-check".into()),
+        (&["restore", "shop", "--latest", "--output", "-"], "restore".into()),
+    ] {
+        let document = json(&sandbox, args, 2);
+        assert_eq!((&document["command"], &document["error"]["kind"]), (&command, &"usage".into()), "{document}");
+        assert!(document["error"]["message"].as_str().is_some_and(|text| !text.starts_with("error")), "{document}");
+    }
+    sandbox.command(&["nonsense"]).exits(2).stderr_any().run();
+    sandbox.command(&["--json", "list", "--help"]).stdout_has("Usage").run();
+}
+
+#[test]
+fn nothing_to_verify_is_no_good_end() {
+    let sandbox = with_job("");
+    sandbox.command(&["verify", "--all"]).exits(15).stderr_has("no backup").run();
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    sandbox.command(&["verify", "--all"]).stdout_has("good").run();
+    sandbox.command(&["verify", "shop", "--all", "--job", "typo"]).exits(15).stderr_has("no backup").run();
+}
+
+#[test]
+fn an_idle_tick_is_silent_but_never_deaf_to_a_file_that_others_can_write() {
+    let sandbox = with_job("");
+    let mode = |mode| fs::set_permissions(sandbox.config(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    sandbox.run(&["schedule-check"]);
+    sandbox.run(&["schedule-check"]);
+    mode(0o666);
+    sandbox.command(&["schedule-check"]).exits(10).stderr_has("others can write to").run();
+    mode(0o644);
+    make_due(&sandbox);
+    let outcome = sandbox.command(&["schedule-check"]).stderr_has("j: stored").run();
+    assert_eq!(outcome.stderr.matches("others can read").count(), 1, "{outcome:?}");
+}
+
+#[test]
+fn a_keys_command_runs_once_for_a_database_and_not_offline() {
+    let sandbox = with_job("");
+    let text = fs::read_to_string(sandbox.config()).unwrap();
+    let ran = sandbox.path("ran");
+    let command = format!("{{ command = [\"sh\", \"-c\", \"echo x >> {}; echo {KEY}\"] }}", ran.display());
+    sandbox.configure(&text.replace(&format!("\"{KEY}\""), &command));
+    for _ in 0..4 {
+        sandbox.command(&["-q", "run-job", "j"]).run();
+    }
+    let runs = || fs::read_to_string(&ran).unwrap_or_default().lines().count();
+    let before = runs();
+    sandbox.command(&["list"]).stdout_any().run();
+    assert!(runs() - before <= 2, "{} runs for 4 backups", runs() - before);
+    let before = runs();
+    sandbox.command(&["check", "--offline"]).stdout_has("a command, not run").run();
+    assert_eq!(runs(), before);
+}
+
+#[test]
+fn check_looks_at_the_data_folder() {
+    let sandbox = with_job("");
+    sandbox.command(&["check"]).stdout_has("ok  data_dir: ").run();
+    fs::remove_dir_all(sandbox.data_dir()).unwrap();
+    sandbox.write("data", "a file where a folder should be");
+    sandbox.command(&["check"]).exits(1).stdout_any().stderr_has("data_dir: can't ").run();
 }
