@@ -38,11 +38,20 @@ impl App {
         Ok(Self::new(config, world, report))
     }
 
-    /// Takes a configuration that has been loaded.
+    /// Takes a configuration that has been loaded, and warns of what is not right in it.
     pub fn new(config: Config, world: &World, report: &Report) -> Self {
-        for warning in &config.warnings {
-            report.warn(warning);
-        }
+        let app = Self::silent(config, world, report);
+        app.warn();
+        app
+    }
+
+    /// Says what is not right in the configuration but stops nothing.
+    pub fn warn(&self) {
+        self.config.warnings.iter().for_each(|warning| self.cx.report.warn(warning));
+    }
+
+    /// Takes a configuration without a word, for a run that may have nothing to do.
+    pub fn silent(config: Config, world: &World, report: &Report) -> Self {
         let mut world = world.clone();
         world.vars = Arc::new(world.vars.hiding(config.secret_vars.iter().cloned()));
         let cx = Cx { world, report: report.clone(), data_dir: config.data_dir.clone(), deadline: None };
@@ -194,7 +203,7 @@ impl App {
             dump_args: config.dump_args.clone(),
             restore_args: config.restore_args.clone(),
         };
-        (config.engine.open)(settings).map_err(|error| error.while_doing(format!("[databases.{}]", toml_key(name))))
+        (config.engine.open)(settings)
     }
 
     /// What decides which backups of a database may be chosen.
@@ -254,9 +263,43 @@ pub fn data_dir_of(text: &str, world: &World) -> Option<PathBuf> {
         return Some(path.into());
     }
     // A table that has it in another way than on a line of its own is rare; then the answer is no, and the file is parsed.
-    let mut found = text.lines().filter(|line| line.contains("data_dir"));
-    let Some(line) = found.next() else { return Some(crate::config::DEFAULT_DATA_DIR.into()) };
+    // So it is where it stands in another program's table, whose folder may be anybody's.
+    let mut table = "";
+    let mut found = text.lines().filter_map(|line| {
+        if line.starts_with('[') {
+            table = line.trim_end();
+        }
+        line.contains("data_dir").then_some((line, table))
+    });
+    let Some((line, table)) = found.next() else { return Some(crate::config::DEFAULT_DATA_DIR.into()) };
+    if table != "[backup]" {
+        return None;
+    }
     let value = line.trim().strip_prefix("data_dir")?.trim_start().strip_prefix('=')?.trim();
     let path = value.strip_prefix('"')?.strip_suffix('"')?;
     (found.next().is_none() && path.starts_with('/') && !path.contains(['\\', '"'])).then(|| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_folder_is_read_off_a_line_of_its_own_table_only() {
+        let world = World { vars: Arc::default(), ..World::system() };
+        let found = |text: &str| data_dir_of(text, &world).map(|path| path.display().to_string());
+        assert_eq!(found("[backup]\ndata_dir = \"/d\"\n").as_deref(), Some("/d"));
+        assert_eq!(found("[backup]\r\n  data_dir=\"/d\"\r\n[x]\n").as_deref(), Some("/d"));
+        assert_eq!(found("[backup]\n").as_deref(), Some(crate::config::DEFAULT_DATA_DIR));
+        for text in [
+            "[server]\ndata_dir = \"/theirs\"\n[backup]\n",
+            "data_dir = \"/theirs\"\n[backup]\n",
+            "[backup]\ndata_dir = \"/d\"\n[server]\ndata_dir = \"/theirs\"\n",
+            "backup = { data_dir = \"/d\" }\n",
+            "backup.data_dir = \"/d\"\n",
+            "[backup]\ndata_dir = 'd'\n",
+        ] {
+            assert_eq!(found(text), None, "{text}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::catalog::OpenTarget;
+use crate::catalog::{self, OpenTarget};
 use crate::cleanup::{self, Mode};
 use crate::config::jobs::JobConfig;
 use crate::engine::{Counts, Cx, Engine, EngineKind, FindingsCell, Inspected, Probe};
@@ -198,12 +198,12 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
     }
     report.warnings.clone_from(&probe.warnings);
     let owner = app.owner(&job.database);
-    let (id, open) = find_id(order, &owner, opened, cx, report)?;
+    let (id, open) = find_id(app, order, &owner, opened, report)?;
     report.id = Some(id.to_string());
     if open.is_empty() {
         return Ok(());
     }
-    let run = Run { order, cx, owner, id, key, kind, probe };
+    let run = Run { app, order, cx, owner, id, key, kind, probe };
     run.store(engine.as_ref(), &open, report)?;
     prune(app, job, &open, report)
 }
@@ -217,15 +217,31 @@ fn has_manifest(open: &OpenTarget, key: &ObjectKey) -> Result<bool> {
     }
 }
 
+/// Fails unless what stands under a slot's name is a backup that retention and `restore` would take for one: else a
+/// forged, emptied or cut one would pass for the slot's own, and the slot for done.
+fn is_backup(app: &App, open: &OpenTarget, owner: &Owner, id: &BackupId) -> Result<()> {
+    let found = catalog::read(open, &format!("{}{id}.", owner.prefix()), &mut |owner| app.keyring(&owner.database))?;
+    let why = match found.entries.first() {
+        None => Some("it is no manifest".to_owned()),
+        Some(entry) => entry.distrust().or_else(|| entry.damage()),
+    };
+    let Some(why) = why else { return Ok(()) };
+    let key = name::manifest_key(owner, id)?;
+    let message = format!("target {}: {key} is there already, but is no good backup: {why}", open.name);
+    Err(Error::new(Kind::Authentication, message)
+        .hint("find out who put it there, move it away, and try again: voxeltron-backup run-job"))
+}
+
 /// The id, and the targets that have no backup of that id yet. A slot's id is given; a manual run takes the next second
 /// that is free at all of them.
 fn find_id(
+    app: &App,
     order: &Order<'_>,
     owner: &Owner,
     mut open: Vec<OpenTarget>,
-    cx: &Cx,
     report: &mut JobReport,
 ) -> Result<(BackupId, Vec<OpenTarget>)> {
+    let cx = &app.cx;
     for _ in 0..ID_ATTEMPTS {
         let now = cx.world.clock.now();
         let id = BackupId::new(order.slot.unwrap_or(now), &order.job.name);
@@ -239,7 +255,10 @@ fn find_id(
             }
         }
         if order.slot.is_some() || taken.is_empty() {
-            report.targets.extend(taken.iter().map(TargetReport::was_there));
+            report.targets.extend(taken.iter().map(|target| match is_backup(app, target, owner, &id) {
+                Ok(()) => TargetReport::was_there(target),
+                Err(error) => TargetReport::failed(target, error),
+            }));
             return Ok((id, free));
         }
         open = free.into_iter().chain(taken).collect();
@@ -275,6 +294,7 @@ impl TargetReport {
 
 /// A run whose every part is known.
 struct Run<'a> {
+    app: &'a App,
     order: &'a Order<'a>,
     cx: &'a Cx,
     owner: Owner,
@@ -426,7 +446,7 @@ impl Run<'_> {
             drop(open.target.delete(object));
         }
         if failure.cause == Cause::Exists && self.order.slot.is_some() {
-            return Ok(false);
+            return is_backup(self.app, open, &self.owner, &self.id).map(|()| false);
         }
         Err(failure.into())
     }

@@ -3,6 +3,7 @@
 //! nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::io::Read;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -115,31 +116,36 @@ pub struct Catalog {
 /// # Errors
 /// [`Kind::Target`] when the listing fails or a manifest can't be fetched; never a part of it.
 pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Result<Keyring>) -> Result<Catalog> {
-    let mut objects: BTreeMap<ObjectKey, (BackupId, Stored)> = BTreeMap::new();
+    let mut objects: BTreeMap<ObjectKey, (Owner, BackupId, Stored)> = BTreeMap::new();
     let mut manifests = Vec::new();
     for stored in open.target.list(prefix)? {
         match name::parse(&stored.key) {
             Some(Found::Manifest(owner, id)) => manifests.push((owner, id, stored)),
-            Some(Found::Object(_, id)) => drop(objects.insert(stored.key.clone(), (id, stored))),
+            Some(Found::Object(owner, id)) => drop(objects.insert(stored.key.clone(), (owner, id, stored))),
             None => {}
         }
     }
     let mut catalog = Catalog::default();
+    // To fetch keys may take a command and a second, so they are fetched once for a database and not for each manifest.
+    let mut rings: BTreeMap<Owner, Keyring> = BTreeMap::new();
     for (owner, id, stored) in manifests {
-        let keyring = keys(&owner)?;
-        let manifest = fetch(open, &stored)?.and_then(|bytes| manifest::read(&bytes, &owner, &id, &keyring));
+        let keyring = match rings.entry(owner.clone()) {
+            Place::Occupied(known) => known.into_mut(),
+            Place::Vacant(new) => new.insert(keys(&owner)?),
+        };
+        let manifest = fetch(open, &stored)?.and_then(|bytes| manifest::read(&bytes, &owner, &id, keyring));
         let object = manifest.as_ref().ok().and_then(|manifest| {
             let key = ObjectKey::new(&manifest.signed.object).ok()?;
-            objects.remove(&key).map(|(_, object)| object)
+            objects.remove(&key).map(|(.., object)| object)
         });
         if manifest.is_err() {
             // What it names is unknown, so nothing with its id may pass for left behind.
-            objects.retain(|_, (other, _)| *other != id);
+            objects.retain(|_, (whose, other, _)| (&*whose, &*other) != (&owner, &id));
         }
         let (target, is_local) = (open.name.clone(), open.is_local);
         catalog.entries.push(Entry { target, is_local, owner, id, manifest_key: stored.key, manifest, object });
     }
-    catalog.orphans = objects.into_values().map(|(id, object)| Orphan { id, object }).collect();
+    catalog.orphans = objects.into_values().map(|(_, id, object)| Orphan { id, object }).collect();
     Ok(catalog)
 }
 

@@ -15,6 +15,7 @@ use crate::pipeline::encrypt::Opener;
 use crate::pipeline::gzip::Decompressor;
 use crate::pipeline::meter::{Expected, Meter};
 use crate::report::Progress;
+use crate::world::Cancel;
 
 /// A dump on its way back.
 pub struct Decoded {
@@ -30,11 +31,17 @@ impl std::fmt::Debug for Decoded {
     }
 }
 
-/// Opens a copy. Nothing of it is believed before the stream has ended well.
+/// Opens a copy. Nothing of it is believed before the stream has ended well, and a signal ends it at the next read.
 ///
 /// # Errors
 /// [`Kind::Authentication`] when the header is not this backup's or no key fits; [`Kind::Target`].
-pub fn open(entry: &Entry, target: &OpenTarget, keys: &Keyring, progress: Progress) -> Result<Decoded> {
+pub fn open(
+    entry: &Entry,
+    target: &OpenTarget,
+    keys: &Keyring,
+    progress: Progress,
+    cancel: &Cancel,
+) -> Result<Decoded> {
     let signed = entry.manifest.as_ref().map(|manifest| &manifest.signed).map_err(Clone::clone)?;
     let key = ObjectKey::new(&signed.object)?;
     let reader = target.target.get(&key).map_err(|failure| {
@@ -57,15 +64,19 @@ pub fn open(entry: &Entry, target: &OpenTarget, keys: &Keyring, progress: Progre
     let engine = engine::kind(&signed.engine).ok_or_else(|| unknown("engine", &signed.engine))?;
     let inspected = Inspected::new(Meter::expecting(unpacked, dump), (engine.inspector)());
     let findings = inspected.findings();
-    Ok(Decoded { stream: Box::new(Stored(inspected)), findings })
+    Ok(Decoded { stream: Box::new(Stored { inner: inspected, cancel: cancel.clone() }), findings })
 }
 
 /// A dump that was whole when it was stored: what its inspector dislikes now is damage to the backup, no tool's failure.
-struct Stored<R>(R);
+struct Stored<R> {
+    inner: R,
+    cancel: Cancel,
+}
 
 impl<R: Read> Read for Stored<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.kind() {
+        self.cancel.check().map_err(Error::into_io)?;
+        self.inner.read(buffer).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => error,
             _ => {
                 let error = Error::from_io(error, Kind::Target, "can't read the backup");

@@ -53,8 +53,14 @@ use clap::Parser;
 
 /// Runs the program with these arguments and gives the way it ends.
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>, world: &world::World) -> exit::Exit {
-    match cli::Cli::try_parse_from(args) {
+    let args: Vec<_> = args.into_iter().collect();
+    match cli::Cli::try_parse_from(&args) {
         Ok(cli) => command::run(&cli, world, &report::Report::new(cli.global.style())),
-        Err(error) => report::usage(&error),
+        Err(error) => {
+            let words = || args.iter().skip(1).filter_map(|word| word.to_str()).take_while(|word| *word != "--");
+            let commands = cli::command();
+            let command = words().find(|word| commands.find_subcommand(word).is_some());
+            report::usage(&error, command, words().any(|word| word == "--json"))
+        }
     }
 }

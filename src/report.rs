@@ -7,6 +7,7 @@
 //!   every command that is run, secrets left out.
 //! - Progress is drawn only on a terminal (or with `--progress always`), and only for what lasts over a second.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::command::JSON_FORMAT;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 
@@ -155,7 +157,7 @@ impl Report {
         Ok(total)
     }
 
-    /// Writes what was asked for, as text, with a newline; nothing under `--json`.
+    /// Writes what was asked for, as text that can't command a terminal, with a newline; nothing under `--json`.
     ///
     /// # Errors
     /// As [`Report::stdout_bytes`].
@@ -163,7 +165,7 @@ impl Report {
         if self.style.json || text.is_empty() {
             return Ok(());
         }
-        self.stdout_bytes(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+        self.stdout_bytes(format!("{}\n", harmless(text.trim_end_matches('\n'))).as_bytes())
     }
 
     /// Writes the one JSON document, if it is wanted.
@@ -192,32 +194,32 @@ impl Report {
     /// A result or a step that a person wants to see.
     pub fn note(&self, text: &str) {
         if self.style.level >= Level::Normal {
-            self.write_err(&format!("{text}\n"));
+            self.write_err(&format!("{}\n", harmless(text)));
         }
     }
 
     /// What only `-v` shows.
     pub fn detail(&self, text: &str) {
         if self.style.level >= Level::Verbose {
-            self.write_err(&format!("{text}\n"));
+            self.write_err(&format!("{}\n", harmless(text)));
         }
     }
 
     /// Something that is not right but stops nothing.
     pub fn warn(&self, text: &str) {
-        self.write_err(&format!("{}: {text}\n", self.painted("warning", "33")));
+        self.write_err(&format!("{}: {}\n", self.painted("warning", "33"), harmless(text)));
     }
 
     /// A failure, with the tool's last words and the mend.
     pub fn error(&self, error: &Error) {
-        let mut text = format!("{}: {}\n", self.painted("error", "31"), error.message);
+        let mut text = format!("{}\n", error.message);
         for line in &error.tail {
             text.push_str(&format!("  | {line}\n"));
         }
         if let Some(hint) = &error.hint {
             text.push_str(&format!("hint: {hint}\n"));
         }
-        self.write_err(&text);
+        self.write_err(&format!("{}: {}", self.painted("error", "31"), harmless(&text)));
     }
 
     /// Whether there is somebody to ask: stdin and stderr are both terminals.
@@ -230,7 +232,7 @@ impl Report {
     /// # Errors
     /// [`Kind::Other`] when stdin can't be read.
     pub fn ask(&self, question: &str) -> Result<bool> {
-        self.write_err(&format!("{question} [yes/no] "));
+        self.write_err(&format!("{} [yes/no] ", harmless(question)));
         let mut answer = String::new();
         io::stdin()
             .read_line(&mut answer)
@@ -261,16 +263,36 @@ impl Report {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_prefix(label.to_owned());
+        bar.set_prefix(harmless(label).into_owned());
         Progress(Some(bar))
     }
 }
 
-/// Says what the command line's reader has to say: help and version on stdout, everything else on stderr.
-pub fn usage(error: &clap::Error) -> Exit {
+/// A text without what would command a terminal: names come from stores and servers that others may write to.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let commands = |c: char| c.is_control() && c != '\n' && c != '\t';
+    match text.contains(commands) {
+        true => Cow::Owned(text.replace(commands, "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Says what the command line's reader has to say: help and version on stdout, everything else on stderr. `command` is
+/// the one that was meant, if that is clear; it is for the JSON document, if one is wanted.
+pub fn usage(error: &clap::Error, command: Option<&str>, json: bool) -> Exit {
     // If the stream is gone there is nobody to tell.
     drop(error.print());
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    if !error.use_stderr() {
+        return Exit::Done;
+    }
+    if json {
+        let text = error.render().to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim();
+        let error = Error::new(Kind::Usage, message.strip_prefix("error: ").unwrap_or(message));
+        let document = serde_json::json!({"format": JSON_FORMAT, "command": command, "error": error});
+        drop(Report::new(Style { json, ..Style::default() }).json(&document));
+    }
+    Exit::Usage
 }
 
 /// A progress bar, or nothing.

@@ -26,22 +26,24 @@ impl Moment {
         let bad = || {
             format!("{text:?} is no date or time; write it like 2026-02-25, 2026-02-25T03:00 or 2026-02-25T03:00:00Z")
         };
+        // A year may have more than four digits, and then end where time does.
+        let moment = |from: DateTime<Utc>, length| {
+            from.checked_add_signed(length).map(|until| Self { from, until }).ok_or_else(bad)
+        };
         if let Some(at) = parse_compact(text) {
-            return Ok(Self { from: at, until: at + TimeDelta::seconds(1) });
+            return moment(at, TimeDelta::seconds(1));
         }
         if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
             let from = day.and_hms_opt(0, 0, 0).ok_or_else(bad)?.and_utc();
-            return Ok(Self { from, until: from + TimeDelta::days(1) });
+            return moment(from, TimeDelta::days(1));
         }
         let plain = text.replacen(' ', "T", 1);
         let (clock, offset) = split_offset(&plain).ok_or_else(bad)?;
-        let forms = [("%Y-%m-%dT%H:%M:%S%.f", 1), ("%Y-%m-%dT%H:%M", 60)];
-        for (form, seconds) in forms {
+        let forms = [("%Y-%m-%dT%H:%M:%S%.f", TimeDelta::seconds(1)), ("%Y-%m-%dT%H:%M", TimeDelta::seconds(60))];
+        for (form, length) in forms {
             if let Ok(naive) = NaiveDateTime::parse_from_str(clock, form) {
-                let from = naive.and_utc() - offset;
-                let exact = clock.contains('.');
-                let length = if exact { TimeDelta::milliseconds(1) } else { TimeDelta::seconds(seconds) };
-                return Ok(Self { from, until: from + length });
+                let from = naive.and_utc().checked_sub_signed(offset).ok_or_else(bad)?;
+                return moment(from, clock.split_once('.').map_or(length, |(_, digits)| fraction(digits.len())));
             }
         }
         Err(bad())
@@ -50,6 +52,15 @@ impl Moment {
     fn has(&self, at: DateTime<Utc>) -> bool {
         self.from <= at && at < self.until
     }
+}
+
+/// What so many digits behind a second's point leave open; backups are dated in milliseconds.
+fn fraction(digits: usize) -> TimeDelta {
+    TimeDelta::milliseconds(match digits {
+        1 => 100,
+        2 => 10,
+        _ => 1,
+    })
 }
 
 /// Splits `…Z`, `…+02:00`, or nothing for UTC, from a time.
@@ -204,6 +215,13 @@ mod tests {
         assert_eq!(seconds("2026-02-25 03:00:07Z").unwrap(), ("2026-02-25T03:00:07Z".into(), 1));
         assert_eq!(seconds("2026-02-25T03:00+02:00").unwrap(), ("2026-02-25T01:00:00Z".into(), 60));
         assert_eq!(seconds("20260225T030000Z").unwrap(), ("2026-02-25T03:00:00Z".into(), 1));
+        let millis = |text: &str| Moment::parse(text).map(|moment| (moment.until - moment.from).num_milliseconds());
+        assert_eq!(millis("2026-02-25T03:00:00.5").unwrap(), 100);
+        assert_eq!(millis("2026-02-25T03:00:00.51Z").unwrap(), 10);
+        assert_eq!(millis("2026-02-25T03:00:00.512+01:00").unwrap(), 1);
+        for bad in ["+262142-12-31", "+262142-12-31T23:59:59Z", "-262143-01-01T00:00+23:00", "+2621421231T235959Z"] {
+            assert!(Moment::parse(bad).is_err(), "{bad:?}");
+        }
         for bad in ["", "yesterday", "2026-02-30", "2026-02-25T25:00", "2026-02-25T03:00+99:00", "2026-02-25T"] {
             assert!(Moment::parse(bad).is_err(), "{bad:?}");
         }

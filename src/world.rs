@@ -70,12 +70,14 @@ impl Random for SystemRandom {
 pub struct Cancel(Arc<AtomicUsize>);
 
 impl Cancel {
-    /// From now on SIGINT and SIGTERM set it. A second signal changes nothing: `timeout` and systemd may send two.
+    /// From now on SIGINT and SIGTERM set it, and SIGHUP, unless `nohup` has switched that off: a terminal that goes away
+    /// must not leave behind what a restore has begun. A second signal changes nothing: `timeout` and systemd may send two.
     ///
     /// # Errors
     /// When the system refuses a handler.
     pub fn listen(&self) -> std::io::Result<()> {
-        for signal in [2i32, 15] {
+        let hangup = Some(1i32).filter(|signal| !is_ignored(*signal));
+        for signal in hangup.into_iter().chain([2, 15]) {
             let number = usize::try_from(signal).unwrap_or_default();
             signal_hook::flag::register_usize(signal, Arc::clone(&self.0), number)?;
         }
@@ -97,6 +99,7 @@ impl Cancel {
             number => {
                 let number = i32::try_from(number).unwrap_or(15);
                 let name = match number {
+                    1 => "SIGHUP".to_owned(),
                     2 => "SIGINT".to_owned(),
                     15 => "SIGTERM".to_owned(),
                     other => format!("signal {other}"),
@@ -105,6 +108,14 @@ impl Cancel {
             }
         }
     }
+}
+
+/// Whether this process was started with a signal switched off.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// Environment variables, in Unicode; others are let be.

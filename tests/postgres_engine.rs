@@ -519,6 +519,26 @@ fn dumps_of_other_shapes_come_back() {
 }
 
 #[test]
+fn a_part_of_a_database_never_takes_the_place_of_the_whole() {
+    let db = Database::small("part");
+    db.sql("CREATE SCHEMA keep; CREATE TABLE keep.k (i int); INSERT INTO keep.k VALUES (1)");
+    let before = db.all();
+    for args in [&["-t", "public.a"][..], &["-n", "public"], &["--schema=keep"]] {
+        let dump_args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let engine = open(Settings { dump_args, ..settings(&db.server, &db.name) });
+        let (bytes, findings) = dump(engine.as_ref()).unwrap();
+        let error = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts)
+            .expect_err("the rest would be lost");
+        assert!(error.message.contains("holds a part of") && error.hint.unwrap().contains("--into"), "{args:?}");
+        assert_eq!(db.all(), before, "{args:?}");
+        db.assert_nothing_left();
+        // Beside it, it comes back.
+        let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
+        assert_eq!(restored.counts, findings.counts, "{args:?}");
+    }
+}
+
+#[test]
 fn through_a_socket() {
     let db = Database::small("socket");
     let folders = db.server.admin("SHOW unix_socket_directories");

@@ -11,6 +11,7 @@ use crate::cli::CheckArgs;
 use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::name::{ObjectKey, encode};
+use crate::schedule::files;
 use crate::secret::Source;
 
 /// What was looked at.
@@ -29,6 +30,7 @@ struct Finding {
 /// When the report can't be written; what is wrong is in the report.
 pub fn run(app: &App, args: &CheckArgs) -> Result<Done> {
     let mut findings = vec![finding("configuration", Ok((app.config.path.display().to_string(), Vec::new())))];
+    findings.push(finding("data_dir", data_dir(app, args.offline)));
     findings.extend(keys(app, args.offline));
     for job in &app.config.jobs {
         let table = app.database(&job.database).map(|_| (format!("database {}", job.database), Vec::new()));
@@ -62,25 +64,33 @@ fn finding(what: impl Into<String>, looked: Looked) -> Finding {
     }
 }
 
+/// Without it no job can begin: there are its state and its locks.
+fn data_dir(app: &App, offline: bool) -> Looked {
+    let folder = &app.cx.data_dir;
+    if !offline {
+        files::make_folder(folder)?;
+        tempfile::tempfile_in(folder).map_err(|error| files::failed("write into", folder, error))?;
+    }
+    Ok((folder.display().to_string(), Vec::new()))
+}
+
 fn keys(app: &App, offline: bool) -> Vec<Finding> {
     let own = app.config.jobs.iter().filter_map(|job| {
         let source = job.encryption_key.as_ref()?;
-        Some((
-            format!("encryption_key of job {}", job.name),
-            source,
-            app.writing_key(job).map(|key| key.map(|key| key.id())),
-        ))
+        Some((format!("encryption_key of job {}", job.name), vec![source], Some(job)))
     });
-    let common = app.config.encryption_key.as_ref().map(|source| {
-        let ring = app.keyring("").map(|ring| Some(ring.ids()));
-        ("encryption_key".to_owned(), source, ring)
-    });
-    let all = common.into_iter().chain(own);
-    all.map(|(what, source, fetched)| {
-        if offline && matches!(source, Source::Command(_)) {
+    let common: Vec<&Source> = app.config.encryption_key.iter().chain(&app.config.previous_keys).collect();
+    let common = Some(common).filter(|sources| !sources.is_empty());
+    let all = common.into_iter().map(|sources| ("encryption_key".to_owned(), sources, None)).chain(own);
+    all.map(|(what, sources, job)| {
+        if offline && sources.iter().any(|source| matches!(source, Source::Command(_))) {
             return finding(what, Ok(("a command, not run".to_owned(), Vec::new())));
         }
-        finding(what, fetched.map(|ids| (format!("key id {}", ids.unwrap_or_default()), Vec::new())))
+        let ids = match job {
+            Some(job) => app.writing_key(job).map(|key| key.map(|key| key.id()).unwrap_or_default()),
+            None => app.keyring("").map(|ring| ring.ids()),
+        };
+        finding(what, ids.map(|ids| (format!("key id {ids}"), Vec::new())))
     })
     .collect()
 }

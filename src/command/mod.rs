@@ -109,6 +109,9 @@ fn dispatch(cli: &Cli, world: &World, report: &Report) -> Result<Done> {
 
 /// Rows of text in columns, as wide as their widest cell.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    // A name with a newline must not look like another row.
+    let one_line = |row: &Vec<String>| row.iter().map(|cell| cell.replace(char::is_control, "\u{fffd}")).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(one_line).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(head.get(column).map(|cell| cell.len())).max().unwrap_or(0)

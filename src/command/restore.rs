@@ -1,12 +1,14 @@
 //! `restore`: brings a database back. Flows in: which backup and where to. Flows out: the database, or a file, or a
 //! plan. The whole backup is authenticated, and loaded beside the live database, before that one changes.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use serde_json::json;
 
 use super::Done;
@@ -25,6 +27,8 @@ use crate::select::choose;
 
 /// How long the hook that runs after a restore may take.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often it is looked whether somebody reads from a pipe.
+const READER_TICK: Duration = Duration::from_millis(50);
 
 /// A backup that has been chosen, with all copies of it, the best first.
 struct Chosen {
@@ -93,7 +97,9 @@ fn each_copy<T>(app: &App, chosen: &Chosen, mut with: impl FnMut(&mut dyn Read) 
             .report
             .progress(&format!("{} from {}", chosen.signed.database, open.name), Some(chosen.signed.stored_bytes));
         app.cx.report.detail(&format!("reading {} at {}", chosen.signed.object, open.target.describe()));
-        match decode::open(entry, open, &keys, bar).and_then(|mut decoded| with(&mut decoded.stream)) {
+        match decode::open(entry, open, &keys, bar, &app.cx.world.cancel)
+            .and_then(|mut decoded| with(&mut decoded.stream))
+        {
             Ok(value) => return Ok(value),
             Err(error) if matches!(error.kind, Kind::Authentication | Kind::Target) => {
                 let error = error.while_doing(format!("backup {} at {}", entry.id, entry.target));
@@ -121,8 +127,7 @@ fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Resul
     }
     if path.exists() && !path.is_file() {
         // A device or a pipe that is there already.
-        let file = OpenOptions::new().write(true).open(path);
-        let mut file = file.doing(Kind::Other, format!("can't write {}", path.display()))?;
+        let mut file = open_special(app, path)?;
         return each_copy(app, chosen, |stream| copy(stream, &mut file, path));
     }
     if path.exists() {
@@ -148,6 +153,26 @@ fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Resul
         true => error.hint("the object itself is damaged; nothing can mend that"),
         false => error,
     })
+}
+
+/// Opens a device, or a pipe that somebody will read from: until he does, a signal must be heeded.
+fn open_special(app: &App, path: &Path) -> Result<File> {
+    let what = format!("can't write {}", path.display());
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    loop {
+        app.cx.world.cancel.check()?;
+        match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                app.cx.world.clock.sleep(READER_TICK);
+            }
+            other => {
+                let file = other.doing(Kind::Other, &what)?;
+                let flags = fcntl_getfl(&file).doing(Kind::Other, &what)?;
+                fcntl_setfl(&file, flags - OFlags::NONBLOCK).doing(Kind::Other, &what)?;
+                return Ok(file);
+            }
+        }
+    }
 }
 
 fn copy(stream: &mut dyn Read, file: &mut dyn io::Write, path: &Path) -> Result<u64> {

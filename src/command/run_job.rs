@@ -4,7 +4,7 @@ use super::Done;
 use crate::app::App;
 use crate::backup::{self, JobReport, Order};
 use crate::cli::RunJobArgs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::time;
 use crate::report::Report;
@@ -33,7 +33,8 @@ pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
                 refused.push(error);
             }
         }
-        if app.cx.world.cancel.check().is_err() {
+        // A job that was not begun because of a signal says so by itself: what is left undone is never a good end.
+        if matches!(outcomes.last(), Some(Err(Kind::Stopped(_)))) {
             break;
         }
     }

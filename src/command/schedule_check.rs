@@ -12,7 +12,7 @@ use crate::app::{self, App};
 use crate::backup::{self, JobReport, Order};
 use crate::cli::{Global, ScheduleCheckArgs};
 use crate::config::jobs::JobConfig;
-use crate::config::read_text;
+use crate::config::{Config, read_text};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
@@ -21,6 +21,7 @@ use crate::schedule::due::{Decision, decide};
 use crate::schedule::lock::JobLock;
 use crate::schedule::state::{State, StateFile};
 use crate::schedule::tick;
+use crate::secret::check_private;
 use crate::world::World;
 
 /// One job's decision, for people and programs.
@@ -52,14 +53,17 @@ enum Ended {
 /// [`crate::error::Kind::Config`]; what is wrong with a job is in the report.
 pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Report) -> Result<Done> {
     let text = read_text(&global.config)?;
+    // Others that can write to it are an error at every tick; that they can read it is said when something is done.
+    check_private(&global.config, "configuration")?;
     let digest = tick::digest(&text, &world.vars);
     let plain = !args.dry_run && !args.run_new;
     let data_dir = app::data_dir_of(&text, world).filter(|_| plain);
     if data_dir.is_some_and(|dir| tick::is_idle(&dir, &digest, world.clock.now())) {
         return ended(&[], &[]);
     }
-    let app = App::load(global, world, report)?;
+    let app = App::silent(Config::load(&global.config, &world.vars, &app::defaults())?, world, report);
     if args.dry_run {
+        app.warn();
         return explain(&app, args);
     }
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -81,9 +85,16 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
                 _ => None,
             })
             .collect();
-        if due.is_empty() || world.cancel.check().is_err() {
+        let stopped = world.cancel.check();
+        if due.is_empty() || stopped.is_err() {
+            // What is due and not begun is never a good end.
+            let stopped = stopped.err().filter(|_| !due.is_empty());
+            errors.extend(stopped.inspect(|stopped| report.error(stopped)));
             remember(&app, &digest, &stamp, &decisions, now);
             break;
+        }
+        if taken.is_empty() {
+            app.warn();
         }
         taken.extend(due.iter().map(|(job, slot)| (job.name.clone(), *slot)));
         for ended in side_by_side(&app, due, usize::from(args.max_parallel), args.run_new) {

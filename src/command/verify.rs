@@ -92,7 +92,8 @@ fn databases(app: &App, args: &VerifyArgs) -> Result<Vec<String>> {
 }
 
 fn chosen(entries: &[Entry], args: &VerifyArgs, rules: &Rules) -> Result<Vec<Entry>> {
-    if args.all {
+    // That there is nothing is no proof: then it goes the common way, which says so.
+    if args.all && !entries.is_empty() {
         return Ok(entries.to_vec());
     }
     choose(entries, args.which.timestamp.map_or(Selector::Latest, Selector::At), rules)
@@ -128,7 +129,7 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
         return Err(Error::new(Kind::Authentication, "it can't be read"));
     };
     let bar = app.cx.report.progress(&format!("{database} from {}", open.name), Some(signed.stored_bytes));
-    let mut decoded = decode::open(entry, open, &app.keyring(database)?, bar)?;
+    let mut decoded = decode::open(entry, open, &app.keyring(database)?, bar, &app.cx.world.cancel)?;
     if load {
         let request = Request {
             destination: Destination::Drill,
@@ -140,26 +141,12 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
         verified.counts = restored.counts;
         proved(app, &signed.job)?;
     } else {
-        let mut stream = Stoppable { stream: decoded.stream, app };
-        io::copy(&mut stream, &mut io::sink())
+        io::copy(&mut decoded.stream, &mut io::sink())
             .map_err(|error| Error::from_io(error, Kind::Target, "can't read the backup"))?;
         verified.counts.clone_from(&signed.counts);
     }
     verified.end_mark = decoded.findings.take().map(|found| found.end_mark);
     Ok(())
-}
-
-/// A stream that notices a signal.
-struct Stoppable<'a> {
-    stream: Box<dyn io::Read + Send>,
-    app: &'a App,
-}
-
-impl io::Read for Stoppable<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.app.cx.world.cancel.check().map_err(Error::into_io)?;
-        self.stream.read(buffer)
-    }
 }
 
 fn proved(app: &App, job: &str) -> Result<()> {

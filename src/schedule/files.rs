@@ -31,7 +31,11 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 /// # Errors
 /// When it can't be opened or created.
 pub fn open_lock(path: &Path) -> Result<File> {
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    // In a folder that others can write to, a link of theirs would make us empty a file of ours.
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let opened = options.open(path);
     opened.map_err(|error| failed("open", path, error))
 }
 

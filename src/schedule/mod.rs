@@ -4,7 +4,7 @@
 pub mod cron;
 pub mod due;
 mod fields;
-mod files;
+pub mod files;
 pub mod lock;
 pub mod state;
 pub mod state_file;

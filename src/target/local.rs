@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -200,7 +200,15 @@ impl Target for Local {
 
     fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
         let path = self.path(key);
-        let file = File::open(&path).map_err(|error| self.fail("read", &path, &error))?;
+        // Opened without waiting: a pipe that somebody has put there would hold us for ever.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let opened = File::options().read(true).custom_flags(flags).open(&path);
+        let opened = opened.and_then(|file| file.metadata().map(|meta| (file, meta)));
+        let (file, meta) = opened.map_err(|error| self.fail("read", &path, &error))?;
+        if !meta.is_file() {
+            let message = format!("target {}: can't read {}: it is not a file", self.name, path.display());
+            return Err(TargetError::new(Cause::Failed, message).hint("find out who put it there, and move it away"));
+        }
         Ok(Box::new(Reading { file, what: format!("target {}: can't read {}", self.name, path.display()) }))
     }
 

@@ -62,6 +62,21 @@ const REFUSED_IN_RESTORE: &[Refused] = &[
     ("help", Some('?'), FORMAT),
 ];
 
+/// Options of a dump that make it a part of its database.
+const SELECTS: &[Refused] = &[
+    ("schema", Some('n'), LOSES),
+    ("exclude-schema", Some('N'), LOSES),
+    ("table", Some('t'), LOSES),
+    ("table-and-children", None, LOSES),
+    ("exclude-table", Some('T'), LOSES),
+    ("exclude-table-and-children", None, LOSES),
+    ("extension", Some('e'), LOSES),
+    ("exclude-extension", None, LOSES),
+    ("no-large-objects", Some('B'), LOSES),
+    ("no-blobs", None, LOSES),
+    ("filter", None, LOSES),
+];
+
 /// Letters of `pg_dump` and `pg_restore` that take a value, which may stand right behind them or in the next word.
 const LETTERS_WITH_VALUE: &str = "deEfFhjnNptTUSLIPZ";
 /// Long options that are complete, though a refused one begins like them.
@@ -83,13 +98,28 @@ pub fn check_restore(args: &[String]) -> Result<()> {
     check("restore_args", args, REFUSED_IN_RESTORE)
 }
 
-fn check(key: &str, args: &[String], refused: &[Refused]) -> Result<()> {
+/// The option in `dump_args` that leaves a part of the database out of its dumps. One that leaves out only rows is none:
+/// who names it says that those are not needed.
+pub fn selects(args: &[String]) -> Option<&'static str> {
+    first(args, SELECTS).map(|(_, (name, ..))| *name)
+}
+
+fn check(key: &str, args: &[String], refused: &'static [Refused]) -> Result<()> {
+    match first(args, refused) {
+        None => Ok(()),
+        Some((word, (name, _, why))) => Err(Error::new(Kind::Config, format!("{key}: {word} is not allowed: {why}"))
+            .hint(format!("take --{name} out of {key}"))),
+    }
+}
+
+/// The first word that is one of these options.
+fn first<'a>(args: &'a [String], wanted: &'static [Refused]) -> Option<(&'a str, &'static Refused)> {
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let found = if let Some(long) = word.strip_prefix("--") {
-            find_long(long, refused)
+            find_long(long, wanted)
         } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
-            let (found, value_follows) = find_letter(letters, refused);
+            let (found, value_follows) = find_letter(letters, wanted);
             if value_follows {
                 words.next();
             }
@@ -97,12 +127,11 @@ fn check(key: &str, args: &[String], refused: &[Refused]) -> Result<()> {
         } else {
             None
         };
-        if let Some((name, _, why)) = found {
-            return Err(Error::new(Kind::Config, format!("{key}: {word} is not allowed: {why}"))
-                .hint(format!("take --{name} out of {key}")));
+        if let Some(found) = found {
+            return Some((word, found));
         }
     }
-    Ok(())
+    None
 }
 
 /// The tools take any beginning of a long name that is not ambiguous, so a beginning of a refused name is refused.
@@ -191,6 +220,18 @@ mod tests {
             "--table=x",
         ] {
             check_dump(&words(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_makes_a_dump_a_part_is_known() {
+        for text in
+            ["-n s", "-vTx", "--schema=x", "--exclude-table x", "-B", "--filter=f", "-x -t y", "--exclude-table"]
+        {
+            assert!(selects(&words(text)).is_some(), "{text}");
+        }
+        for text in ["", "--exclude-table-data=x", "--exclude-table-data -t", "--no-owner", "-S schema", "-E UTF8 -v"] {
+            assert_eq!(selects(&words(text)), (text.ends_with("-t")).then_some("table"), "{text}");
         }
     }
 

@@ -136,6 +136,15 @@ impl<'a> Restore<'a> {
                 return fail(format!("{me} may not replace {name}, which {} owns", live.owner))
                     .map_err(|error| error.hint(format!("connect as {} or as a superuser", live.owner)));
             }
+            let marked = self.archive.database().makes_public.then_some("schema");
+            if let Some(option) = self.tools.dumps_a_part().or(marked) {
+                let why = format!("the backup holds a part of {name} (--{option}), and the rest would be lost");
+                return fail(why).map_err(|error| {
+                    error.hint(format!(
+                        "restore it beside with --into NAME and take from there what is needed; or drop {name} first"
+                    ))
+                });
+            }
             if *prepared > 0 {
                 return fail(format!("{name} has {prepared} prepared transactions, so it can't be replaced")).map_err(
                     |error| error.hint("end them: COMMIT PREPARED or ROLLBACK PREPARED, see pg_prepared_xacts"),
@@ -201,6 +210,9 @@ impl<'a> Restore<'a> {
         let sql = create + &swap::claim(&self.names, &self.mark());
         self.run(&sql)
             .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
+        if self.archive.database().makes_public {
+            self.tools.run_sql(scratch, "DROP SCHEMA IF EXISTS public;\n", self.cx)?;
+        }
         Ok(guard)
     }
 

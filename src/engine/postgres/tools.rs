@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::args;
 use super::reasons;
 use super::url::Place;
 use crate::engine::{Cx, Settings};
@@ -94,6 +95,11 @@ impl Tools {
     /// Whether a restore is to give things to the owners that the dump names.
     pub fn restores_owners(&self) -> bool {
         !self.restore_args.iter().any(|arg| arg == "--no-owner" || arg == "-O")
+    }
+
+    /// The option in `dump_args` that makes this database's dumps a part of it.
+    pub fn dumps_a_part(&self) -> Option<&'static str> {
+        args::selects(&self.dump_args)
     }
 
     /// The version of a tool.

@@ -13,6 +13,8 @@ use crate::secret::Secret;
 const CONNECT_TIMEOUT_SECONDS: &str = "30";
 /// Parameters that are secrets and that libpq takes from nowhere but the connection string, where everybody sees them.
 const SECRET_PARAMETERS: [&str; 4] = ["sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"];
+/// Parts of what people call a password. libpq knows no such parameter, but it would refuse it only after it had shown.
+const LIKE_SECRETS: [&str; 4] = ["pass", "pwd", "secret", "token"];
 
 /// Where a database is and how to get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,12 @@ impl Place {
             .ok_or_else(|| wrong("it must start with postgres:// or postgresql://"))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        // `user:/pass@host/db`: the rest of the password would pass for the database's name, and show everywhere.
+        let cut_short = database.contains('@') || (!rest.contains('/') && query.contains('@'));
+        if cut_short && authority.contains(':') && !authority.contains('@') {
+            return Err(wrong("an @ stands where no user and password can stand")
+                .hint("write a / or ? in a password as %2F, %3F, and an @ in a database's name as %40"));
+        }
         // A name or address can't hold an @, so the last one ends the credentials, however the password is written.
         let (credentials, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -56,6 +64,12 @@ impl Place {
                 name if SECRET_PARAMETERS.contains(&name) => {
                     return Err(wrong(format!("{name} would show in the list of processes"))
                         .hint("put it into a service file (~/.pg_service.conf, mode 0600) and add ?service=NAME"));
+                }
+                name if name != "passfile" && LIKE_SECRETS.iter().any(|part| name.to_lowercase().contains(part)) => {
+                    return Err(wrong(format!(
+                        "{name} is no parameter of PostgreSQL, and would show in the list of processes"
+                    ))
+                    .hint("set password = \"…\" beside the url, or write ?password=…"));
                 }
                 name => drop(given.insert(name.to_owned(), decode(value)?)),
             }
@@ -181,6 +195,8 @@ mod tests {
             ("postgres://u@a,b/d", "dbname='d' host='a,b' user='u'", ""),
             ("postgres://u@h/d?password=s%26t", "dbname='d' host='h' user='u'", "s&t"),
             ("postgres://u@h/d?ssl=true", "dbname='d' host='h' sslmode='require' user='u'", ""),
+            ("postgres://h:5/d?user=v@w", "dbname='d' host='h' port='5' user='v@w'", ""),
+            ("postgres://u@h:5/d@e?passfile=/p", "dbname='d@e' host='h' passfile='/p' port='5' user='u'", ""),
             ("postgres://h/d?user=v&dbname=e", "dbname='e' host='h' user='v'", ""),
             ("postgres://u@h/it%27s%5C%3D%20%C3%9C", r"dbname='it\'s\\= Ü' host='h' user='u'", ""),
             ("postgres://u@h/postgres%3A%2F%2Fx", "dbname='postgres://x' host='h' user='u'", ""),
@@ -209,6 +225,12 @@ mod tests {
             "postgres://u:canary%ff@h/d",
             "postgres://u:canary@h/d?x",
             "postgres://u@h/d?sslpassword=canary",
+            "postgres://u@h/d?PASSWORD=canary",
+            "postgres://u@h/d?pass=canary",
+            "postgres://u@h/d?pwd=canary",
+            "postgres://u:/canary@h/d",
+            "postgres://u:1/canary@h/d",
+            "postgres://u:?x=canary@h/d",
             "postgres://",
             "",
         ];

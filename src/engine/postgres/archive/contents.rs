@@ -24,6 +24,8 @@ pub struct DatabaseEntries {
     /// Whether a backslash in a plain literal of these statements is doubled: so it is where the database has
     /// `standard_conforming_strings` off.
     pub backslashes_doubled: bool,
+    /// Whether the archive makes the schema `public` itself: one of chosen schemas does, where every new database has it.
+    pub makes_public: bool,
     /// Whether some of them are in an encoding other than UTF-8 and so are left out.
     pub illegible: bool,
 }
@@ -38,6 +40,9 @@ impl DatabaseEntries {
                 self.name = text(&entry.tag);
                 self.create = text(&entry.definition);
                 self.owner = text(&entry.owner);
+            }
+            b"SCHEMA" if entry.tag == b"public" => {
+                self.makes_public = entry.definition.starts_with(b"CREATE SCHEMA");
             }
             _ if entry.of_database() => match std::str::from_utf8(&entry.definition) {
                 Ok(statement) if utf8 || statement.is_ascii() => self.properties.push(statement.to_owned()),
