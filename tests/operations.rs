@@ -153,7 +153,7 @@ fn a_missing_disk_is_no_empty_one() {
 /// A job whose hook waits until a file is there.
 fn slow() -> Sandbox {
     with_job(
-        "schedule = \"@daily\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
+        "schedule = \"@daily\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ -e {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
          after = [\"sh\", \"-c\", \"echo $VOXELTRON_OUTCOME > {dir}/after\"]",
     )
 }
@@ -210,7 +210,7 @@ fn a_restore_in_place_does_not_begin_while_a_job_runs() {
 #[test]
 fn a_slot_that_another_run_did_meanwhile_is_not_run_again() {
     let sandbox = with_job(
-        "schedule = \"0 0 1 1 *\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
+        "schedule = \"0 0 1 1 *\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ -e {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
          [[backup.jobs]]\nname = \"second\"\ndatabase = \"shop\"\nschedule = \"0 0 1 1 *\"\nencrypt = true\n\
          before = \"echo ran >> {dir}/second\"",
     );
