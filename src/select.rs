@@ -204,6 +204,104 @@ fn none(entries: &[Entry], selector: Selector, rules: &Rules) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Counts;
+    use crate::format::manifest::{ENCRYPTION, Manifest, Signed, Trust};
+    use crate::format::name::{BackupId, Owner, manifest_key};
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn entry(created: &str, target: &str, encryption: &str, trust: Trust) -> Entry {
+        let created = at(created);
+        let owner = Owner { instance: "host".into(), database: "db".into() };
+        let id = BackupId::new(created, "j");
+        let signed = Signed {
+            id: id.to_string(),
+            instance: "host".into(),
+            database: "db".into(),
+            job: "j".into(),
+            engine: "sqlite".into(),
+            tool_version: None,
+            server_version: None,
+            created,
+            scheduled_for: None,
+            duration_ms: 1,
+            object: format!("host/db/{id}.01234567.sqlite"),
+            stored_bytes: 1,
+            stored_sha256: "00".into(),
+            dump_bytes: 1,
+            compression: "none".into(),
+            encryption: encryption.into(),
+            key_id: None,
+            end_mark: "x".into(),
+            counts: Counts::new(),
+            program_version: "0".into(),
+        };
+        Entry {
+            target: target.into(),
+            is_local: target == "local",
+            manifest_key: manifest_key(&owner, &id).unwrap(),
+            owner,
+            id,
+            manifest: Ok(Manifest { signed, trust }),
+            object: None,
+        }
+    }
+
+    fn rules(encrypts: bool) -> Rules {
+        Rules { now: at("2026-02-25T12:00:00Z"), encrypts, allow_unauthenticated: false }
+    }
+
+    fn latest(entries: &[Entry], rules: &Rules) -> Result<String> {
+        choose(entries, Selector::Latest, rules).map(|copies| copies[0].id.to_string())
+    }
+
+    const GOOD: &str = "20260225T030000Z-j";
+
+    #[test]
+    fn what_comes_from_the_future_is_never_the_latest() {
+        let good = entry("2026-02-25T03:00:00Z", "local", "none", Trust::Authentic);
+        let ahead = entry("2026-02-25T12:06:00Z", "local", "none", Trust::Authentic);
+        assert_eq!(latest(&[good.clone(), ahead.clone()], &rules(false)).unwrap(), GOOD);
+        let skewed = entry("2026-02-25T12:04:00Z", "local", "none", Trust::Authentic);
+        assert_eq!(latest(&[good, skewed], &rules(false)).unwrap(), "20260225T120400Z-j", "clocks differ a little");
+        let error = latest(&[ahead], &rules(false)).unwrap_err();
+        assert!(error.kind == Kind::NoBackup && error.message.contains("dated in the future"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_to_be_trusted_is_never_the_latest() {
+        let good = entry("2026-02-25T03:00:00Z", "local", ENCRYPTION, Trust::Authentic);
+        let forged = entry("2026-02-25T04:00:00Z", "local", ENCRYPTION, Trust::Unauthenticated("no".into()));
+        let plain = entry("2026-02-25T05:00:00Z", "local", "none", Trust::Authentic);
+        for other in [&forged, &plain] {
+            assert_eq!(latest(&[good.clone(), other.clone()], &rules(true)).unwrap(), GOOD);
+            assert_eq!(latest(std::slice::from_ref(other), &rules(true)).unwrap_err().kind, Kind::Authentication);
+            let allowed = Rules { allow_unauthenticated: true, ..rules(true) };
+            assert_eq!(latest(&[good.clone(), other.clone()], &allowed).unwrap(), other.id.as_str());
+        }
+        assert_eq!(latest(&[good, plain.clone()], &rules(false)).unwrap(), plain.id.as_str(), "nothing encrypts here");
+    }
+
+    #[test]
+    fn copies_come_local_ones_first_and_damaged_ones_last() {
+        let mut copies: Vec<Entry> =
+            ["far", "local", "near"].map(|target| entry("2026-02-25T03:00:00Z", target, "none", Trust::NoKey)).into();
+        let object = |entry: &Entry| crate::target::Stored {
+            key: crate::format::name::ObjectKey::new(&entry.signed().unwrap().object).unwrap(),
+            size: 1,
+            modified: None,
+        };
+        let order = |entries: &[Entry]| {
+            let copies = choose(entries, Selector::Latest, &rules(false)).unwrap();
+            copies.into_iter().map(|entry| entry.target).collect::<Vec<_>>()
+        };
+        copies.iter_mut().for_each(|entry| entry.object = Some(object(entry)));
+        assert_eq!(order(&copies), ["local", "far", "near"]);
+        copies[1].object = None;
+        assert_eq!(order(&copies), ["far", "near", "local"]);
+    }
 
     #[test]
     fn moments_have_the_precision_they_are_given_in() {

@@ -153,7 +153,7 @@ fn a_missing_disk_is_no_empty_one() {
 /// A job whose hook waits until a file is there.
 fn slow() -> Sandbox {
     with_job(
-        "schedule = \"@daily\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
+        "schedule = \"@daily\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ -e {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
          after = [\"sh\", \"-c\", \"echo $VOXELTRON_OUTCOME > {dir}/after\"]",
     )
 }
@@ -187,6 +187,60 @@ fn a_locked_job_is_an_error_by_hand_and_passed_by_on_schedule() {
     fs::write(sandbox.path("go"), "").unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(backups(&sandbox).len(), 1);
+}
+
+#[test]
+fn a_restore_in_place_does_not_begin_while_a_job_runs() {
+    let sandbox = slow();
+    fs::write(sandbox.path("go"), "").unwrap();
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    for name in ["go", "began"] {
+        fs::remove_file(sandbox.path(name)).unwrap();
+    }
+    let mut child = start(&sandbox, &["run-job", "j"]);
+    wait_for(&sandbox.path("began"));
+    sandbox.command(&["-q", "restore", "shop", "--latest", "--yes"]).exits(11).stderr_has("holds its lock").run();
+    let beside = sandbox.path("beside.db");
+    sandbox.command(&["-q", "restore", "shop", "--latest", "--into", beside.to_str().unwrap()]).stderr_any().run();
+    fs::write(sandbox.path("go"), "").unwrap();
+    assert!(child.wait().unwrap().success());
+    sandbox.command(&["-q", "restore", "shop", "--latest", "--yes"]).run();
+}
+
+#[test]
+fn a_slot_that_another_run_did_meanwhile_is_not_run_again() {
+    let sandbox = with_job(
+        "schedule = \"0 0 1 1 *\"\nbefore = [\"sh\", \"-c\", \"touch {dir}/began; while [ -e {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done\"]\n\
+         [[backup.jobs]]\nname = \"second\"\ndatabase = \"shop\"\nschedule = \"0 0 1 1 *\"\nencrypt = true\n\
+         before = \"echo ran >> {dir}/second\"",
+    );
+    sandbox.run(&["schedule-check"]);
+    let path = sandbox.data_dir().join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for job in ["j", "second"] {
+        state["jobs"][job]["first_seen"] = "2025-06-01T00:00:00Z".into();
+    }
+    fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+    // Decides about both, and is held up by the first.
+    let mut child = start(&sandbox, &["schedule-check", "--max-parallel", "1"]);
+    wait_for(&sandbox.path("began"));
+    sandbox.command(&["schedule-check"]).stderr_has("second: stored ").run();
+    fs::write(sandbox.path("go"), "").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(sandbox.path("second")).unwrap(), "ran\n", "once");
+    assert_eq!(backups(&sandbox).len(), 2);
+}
+
+#[test]
+fn a_hook_sees_no_secret() {
+    let sandbox = with_job("schedule = \"@daily\"\nbefore = \"env > {dir}/env\"");
+    let text = fs::read_to_string(sandbox.config()).unwrap();
+    sandbox.configure(&text.replace(&format!("\"{KEY}\""), "{ env = \"MY_KEY\" }"));
+    let run = sandbox.command(&["-q", "run-job", "j"]).env("MY_KEY", KEY).env("HARMLESS", "1");
+    run.env("VOXELTRON_BACKUP_INSTANCE", "host").run();
+    let seen = fs::read_to_string(sandbox.path("env")).unwrap();
+    assert!(seen.contains("HARMLESS=1\n") && seen.contains("VOXELTRON_JOB=j\n"), "{seen}");
+    assert!(!seen.contains("MY_KEY") && !seen.contains(KEY) && !seen.contains("VOXELTRON_BACKUP_"), "{seen}");
 }
 
 #[test]
@@ -298,6 +352,46 @@ fn what_dead_runs_left_is_swept_when_it_is_old() {
     sandbox.command(&["list"]).stdout_any().stderr_has("left behind at local").run();
     sandbox.command(&["prune"]).stdout_has("left behind by a run that did not finish").run();
     assert!(!old.exists() && new.exists());
+}
+
+#[test]
+fn two_jobs_of_one_database_never_touch_each_others_backups() {
+    let sandbox = with_job(
+        "schedule = \"@daily\"\nkeep_last = 9\n\
+         [[backup.jobs]]\nname = \"other\"\ndatabase = \"shop\"\nschedule = \"@daily\"\nencrypt = true",
+    );
+    for _ in 0..2 {
+        sandbox.command(&["-q", "run-job", "j", "other"]).run();
+    }
+    let folder = sandbox.store().join("host/shop");
+    let left = ["20200101T000000Z-j.01234567.sqlite", "20200101T000000Z-other.01234567.sqlite"];
+    for name in left {
+        fs::write(folder.join(name), "left").unwrap();
+        common::tool(std::process::Command::new("touch").args(["-d", "2020-01-01"]).arg(folder.join(name)), b"");
+    }
+    let text = fs::read_to_string(sandbox.config()).unwrap();
+    sandbox.configure(&text.replace("keep_last = 9", "keep_last = 1"));
+    let of_other = |ids: &[String]| ids.iter().filter(|id| id.ends_with("-other")).count();
+    sandbox.command(&["-q", "prune", "--force", "j"]).stdout_any().run();
+    let kept = backups(&sandbox);
+    assert_eq!((kept.len(), of_other(&kept)), (3, 2), "{kept:?}");
+    assert_eq!(left.map(|name| folder.join(name).exists()), [false, true]);
+}
+
+#[test]
+fn a_damaged_backup_makes_no_other_go() {
+    let sandbox = with_job("schedule = \"@daily\"\nkeep_last = 9");
+    for _ in 0..3 {
+        sandbox.command(&["-q", "run-job", "j"]).run();
+    }
+    let ids = backups(&sandbox);
+    let objects = files_below(&sandbox.store());
+    let newest = objects.iter().find(|path| path.contains(&ids[2]) && path.ends_with(".enc")).unwrap();
+    let bytes = fs::read(newest).unwrap();
+    fs::write(newest, &bytes[..bytes.len() - 1]).unwrap();
+    configure(&sandbox, "schedule = \"@daily\"\nkeep_last = 1");
+    sandbox.command(&["prune", "--force"]).stdout_has("it is cut").run();
+    assert_eq!(backups(&sandbox), ids[1..], "the newest good one stays, and so does what is damaged");
 }
 
 #[test]

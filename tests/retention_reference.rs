@@ -173,7 +173,9 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn backups() -> impl Strategy<Value = Vec<Candidate>> {
-    let one = (-1_000i64..60_000_000, prop::bool::weighted(0.9));
+    // One in ten is of the future, by hours at least.
+    let age = prop_oneof![9 => 0i64..60_000_000, 1 => -9_000_000i64..-7_200];
+    let one = (age, prop::bool::weighted(0.9));
     prop::collection::vec(one, 0..60).prop_map(|list| {
         let numbered = list.into_iter().enumerate();
         numbered

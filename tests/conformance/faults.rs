@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use voxeltron_backup::catalog::{self, OpenTarget};
@@ -184,6 +185,36 @@ fn a_target_that_stalls_is_dropped_and_the_others_finish() {
     assert_eq!((failure.cause, failure.error.message.as_str()), (Cause::Body, "the target took no data for too long"));
     assert!(stalling.list("").unwrap().is_empty());
     assert_eq!(results[1].as_ref().unwrap().size, data.len() as u64);
+}
+
+#[test]
+fn a_target_that_takes_nothing_holds_the_source_up_and_not_the_memory() {
+    struct Counted<R>(R, Arc<AtomicU64>);
+    impl<R: Read> Read for Counted<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.0.read(buffer)?;
+            self.1.fetch_add(count as u64, Ordering::SeqCst);
+            Ok(count)
+        }
+    }
+    let (gate, taken) = (Gate::default(), Arc::new(AtomicU64::new(0)));
+    let stalling = StallingTarget { inner: Memory::default(), gate: gate.clone() };
+    let fast = Memory::default();
+    let key = ObjectKey::new("a/b/c").unwrap();
+    std::thread::scope(|scope| {
+        let mut source = Counted(std::io::repeat(7).take(40_000_000), Arc::clone(&taken));
+        let (stalling, fast, key) = (&stalling, &fast, &key);
+        let fan = scope.spawn(move || fan_out(&mut source, &[stalling, fast], key, &World::system()));
+        // Until it has stood still for a while.
+        let mut before = u64::MAX;
+        while taken.load(Ordering::SeqCst) != before {
+            before = taken.load(Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        gate.open();
+        assert!((1..4_000_000).contains(&before), "{before} bytes were taken from the source");
+        assert!(fan.join().unwrap().iter().all(|result| result.as_ref().unwrap().size == 40_000_000));
+    });
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn a_stream_that_fails_or_ends_early() {
                 let mut stream = Broken { bytes: &image[..length], error };
                 let error = bench.restore_from(&mut stream, Destination::InPlace, &counts).unwrap_err();
                 assert_eq!(error.kind, wanted, "{length}: {error}");
+                // Said of the stream itself, before SQLite has to make sense of what came.
+                assert!(wanted != Kind::Tool || error.message.contains("the dump is "), "{length}: {error}");
                 if wanted == Kind::Authentication && (length == 0 || length == image.len()) {
                     assert_eq!(error, failure, "the stream's own error is left as it is");
                 }
@@ -87,6 +89,25 @@ fn an_image_that_is_damaged_or_of_something_else() {
             assert_eq!(error.kind, Kind::Tool);
             assert!(error.message.contains(message), "{error}, not {message}");
         }
+    }
+    assert!(state(&bench) == before);
+}
+
+#[test]
+fn an_index_that_does_not_fit_its_table() {
+    let bench = Bench::new(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT); CREATE INDEX words ON t(word);
+         INSERT INTO t(word) VALUES('needle'), ('other');",
+    );
+    let (mut image, counts, _) = bench.dump().unwrap();
+    let before = state(&bench);
+    // Once in the table and once in the index; every row is still there and counted.
+    let at = image.windows(6).rposition(|window| window == b"needle").unwrap();
+    image[at] = b'N';
+    for destination in [Destination::InPlace, Destination::Drill] {
+        let error = bench.restore(&image, destination, &counts).unwrap_err();
+        assert_eq!(error.kind, Kind::Tool);
+        assert!(error.message.contains("the backup's database is damaged: "), "{error}");
     }
     assert!(state(&bench) == before);
 }

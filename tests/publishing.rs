@@ -1,0 +1,266 @@
+//! What a run makes of targets that do not do as they should: a manifest stands only where every byte of its object was
+//! confirmed, an object stays only where a manifest may stand, and retention removes nothing where it may not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{Sandbox, sqlite3};
+use voxeltron_backup::app::{self, App};
+use voxeltron_backup::backup::{self, JobReport, Order};
+use voxeltron_backup::config::Config;
+use voxeltron_backup::error::Kind;
+use voxeltron_backup::format::name::ObjectKey;
+use voxeltron_backup::report::{Report, Style};
+use voxeltron_backup::target::memory::Memory;
+use voxeltron_backup::target::{Cause, Stored, Target, TargetError};
+use voxeltron_backup::world::World;
+
+/// A key of 32 bytes.
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// What a target does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Keeps all but the last byte of an object, and calls it a success.
+    ShortObject,
+    /// Takes no object.
+    NoObject,
+    /// Takes no manifest.
+    NoManifest,
+    /// Keeps a manifest, and says that it failed.
+    LostAnswer,
+    /// Shows no manifest, as if another run wrote it in this instant.
+    HidesManifests,
+    /// Deletes no manifest.
+    KeepsManifests,
+}
+
+/// A target in memory that does something wrong, and remembers what was asked of it.
+#[derive(Clone)]
+struct Faulty(Arc<(Memory, Mutex<Fault>, Mutex<Vec<String>>)>);
+
+impl Faulty {
+    fn new() -> Self {
+        Self(Arc::new((Memory::default(), Mutex::new(Fault::None), Mutex::default())))
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.0.1.lock().unwrap() = fault;
+        self.0.2.lock().unwrap().clear();
+    }
+
+    fn has(&self, fault: Fault, key: &ObjectKey, of_manifests: bool) -> bool {
+        *self.0.1.lock().unwrap() == fault && is_manifest(key) == of_manifests
+    }
+
+    fn note(&self, what: &str, key: &ObjectKey) {
+        let kind = if is_manifest(key) { "manifest" } else { "object" };
+        self.0.2.lock().unwrap().push(format!("{what} {kind}"));
+    }
+
+    /// What was asked since the fault was set, `put` and `delete` only.
+    fn asked(&self) -> Vec<String> {
+        self.0.2.lock().unwrap().clone()
+    }
+
+    /// How many manifests and how many objects it has.
+    fn holds(&self) -> (usize, usize) {
+        let listed = self.0.0.list("").unwrap();
+        let manifests = listed.iter().filter(|stored| is_manifest(&stored.key)).count();
+        (manifests, listed.len() - manifests)
+    }
+}
+
+fn is_manifest(key: &ObjectKey) -> bool {
+    key.as_str().ends_with(".manifest.json")
+}
+
+fn failed() -> TargetError {
+    TargetError::new(Cause::Failed, "fault: no")
+}
+
+impl Target for Faulty {
+    fn describe(&self) -> String {
+        "faulty".to_owned()
+    }
+
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+        self.note("put", key);
+        let mut bytes = Vec::new();
+        body.read_to_end(&mut bytes).map_err(TargetError::body)?;
+        if self.has(Fault::NoObject, key, false) || self.has(Fault::NoManifest, key, true) {
+            return Err(failed());
+        }
+        if self.has(Fault::ShortObject, key, false) {
+            bytes.pop();
+        }
+        let stored = self.0.0.put(key, &mut &bytes[..])?;
+        if self.has(Fault::LostAnswer, key, true) { Err(failed()) } else { Ok(stored) }
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
+        if self.has(Fault::HidesManifests, key, true) {
+            return Err(TargetError::new(Cause::NotFound, "fault: not there"));
+        }
+        self.0.0.get(key)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError> {
+        self.0.0.list(prefix)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        self.note("delete", key);
+        if self.has(Fault::KeepsManifests, key, true) {
+            return Err(failed());
+        }
+        self.0.0.delete(key)
+    }
+}
+
+/// A job on SQLite that sends to two targets, `bad` and `good`, and keeps its newest backup only.
+struct Bench {
+    _sandbox: Sandbox,
+    app: App,
+    bad: Faulty,
+    good: Faulty,
+}
+
+fn slot(hour: i64) -> DateTime<Utc> {
+    "2026-02-25T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::hours(hour)
+}
+
+impl Bench {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (1)");
+        sandbox.configure(&format!(
+            "[backup]\ndata_dir = \"{{dir}}/data\"\ninstance = \"host\"\nencryption_key = \"{KEY}\"\n\
+             [backup.targets.bad]\ntype = \"local\"\npath = \"{{dir}}/store\"\n\
+             [backup.targets.good]\ntype = \"local\"\npath = \"{{dir}}/store\"\n\
+             [databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n\
+             [[backup.jobs]]\nname = \"j\"\ndatabase = \"shop\"\nschedule = \"@hourly\"\nencrypt = true\n\
+             target = [\"bad\", \"good\"]\nkeep_last = 1\n"
+        ));
+        let world = World::system();
+        let mut config = Config::load(&sandbox.config(), &world.vars, &app::defaults()).unwrap();
+        let (bad, good) = (Faulty::new(), Faulty::new());
+        for (name, target) in BTreeMap::from([("bad", &bad), ("good", &good)]) {
+            let target = target.clone();
+            config.targets.get_mut(name).unwrap().open = Arc::new(move |_| Ok(Box::new(target.clone())));
+        }
+        let app = App::new(config, &world, &Report::capturing(Style::default()));
+        Self { _sandbox: sandbox, app, bad, good }
+    }
+
+    fn run(&self, hour: i64) -> JobReport {
+        let job = &self.app.config.jobs[0];
+        backup::run(&self.app, &Order { job, slot: Some(slot(hour)), targets: job.targets.clone() })
+    }
+
+    /// One good backup at both, then one while `bad` has this fault; gives the report.
+    fn with(&self, fault: Fault) -> JobReport {
+        assert_eq!(self.run(1).outcome(), Ok(()));
+        assert_eq!((self.bad.holds(), self.good.holds()), ((1, 1), (1, 1)));
+        self.bad.set(fault);
+        self.run(2)
+    }
+
+    /// The bad target failed and has nothing new and nothing less; the good one has its backup.
+    fn bad_is_as_it_was(&self, report: &JobReport) {
+        assert_eq!(report.outcome(), Err(Kind::Partial));
+        let (bad, good) = (&report.targets[0], &report.targets[1]);
+        assert_eq!((bad.stored, bad.error.as_ref().unwrap().kind), (false, Kind::Target), "{bad:?}");
+        assert!(good.stored && good.error.is_none(), "{good:?}");
+        assert_eq!(bad.removed, Vec::<String>::new());
+        assert_eq!(self.bad.holds(), (1, 1));
+    }
+}
+
+#[test]
+fn what_the_target_did_not_confirm_to_the_last_byte_gets_no_manifest() {
+    let bench = Bench::new();
+    let report = bench.with(Fault::ShortObject);
+    bench.bad_is_as_it_was(&report);
+    let said = &report.targets[0].error.as_ref().unwrap().message;
+    assert!(said.contains(" bytes after ") && said.ends_with(" were sent"), "{said}");
+    assert_eq!(bench.bad.asked(), ["put object", "delete object"]);
+}
+
+#[test]
+fn an_object_that_was_not_stored_gets_no_manifest() {
+    let bench = Bench::new();
+    let report = bench.with(Fault::NoObject);
+    bench.bad_is_as_it_was(&report);
+    assert_eq!(bench.bad.asked(), ["put object"]);
+}
+
+#[test]
+fn an_object_whose_manifest_can_not_be_written_goes_again() {
+    let bench = Bench::new();
+    let report = bench.with(Fault::NoManifest);
+    bench.bad_is_as_it_was(&report);
+    assert_eq!(bench.bad.asked(), ["put object", "put manifest", "delete object"]);
+}
+
+#[test]
+fn an_object_whose_manifest_may_stand_stays() {
+    let bench = Bench::new();
+    let report = bench.with(Fault::LostAnswer);
+    assert_eq!(report.outcome(), Err(Kind::Partial));
+    assert_eq!(bench.bad.holds(), (2, 2));
+}
+
+#[test]
+fn retention_runs_only_where_the_new_backup_stands() {
+    // Three backups, where retention would keep one.
+    let mut bench = Bench::new();
+    bench.app.config.jobs[0].retention.keep_last = Some(9);
+    (1..4).for_each(|hour| assert_eq!(bench.run(hour).outcome(), Ok(())));
+    bench.app.config.jobs[0].retention.keep_last = Some(1);
+    bench.bad.set(Fault::NoManifest);
+    let report = bench.run(4);
+    assert_eq!(report.outcome(), Err(Kind::Partial));
+    assert_eq!(report.targets[1].removed.len(), 2, "half of four");
+    assert_eq!((bench.bad.holds(), bench.good.holds()), ((3, 3), (2, 2)));
+}
+
+#[test]
+fn a_slot_that_has_its_manifest_is_not_dumped_again() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(1).outcome(), Ok(()));
+    bench.bad.set(Fault::None);
+    let report = bench.run(1);
+    assert!(report.outcome().is_ok() && report.targets.iter().all(|target| target.was_there), "{report:?}");
+    assert_eq!(bench.bad.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn of_two_writers_of_one_slot_one_wins_and_the_other_leaves_nothing() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(1).outcome(), Ok(()));
+    bench.bad.set(Fault::HidesManifests);
+    let report = bench.run(1);
+    assert!(report.outcome().is_ok() && report.targets.iter().all(|target| target.was_there), "{report:?}");
+    assert_eq!(bench.bad.asked(), ["put object", "put manifest", "delete object"]);
+    assert_eq!(bench.bad.holds(), (1, 1));
+}
+
+#[test]
+fn a_backup_goes_manifest_first_and_not_at_all_if_that_stays() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(1).outcome(), Ok(()));
+    bench.bad.set(Fault::None);
+    assert_eq!(bench.run(2).outcome(), Ok(()));
+    assert_eq!(bench.bad.asked(), ["put object", "put manifest", "delete manifest", "delete object"]);
+    bench.bad.set(Fault::KeepsManifests);
+    assert_eq!(bench.run(3).outcome(), Err(Kind::Partial));
+    assert_eq!(bench.bad.asked(), ["put object", "put manifest", "delete manifest"]);
+    assert_eq!(bench.bad.holds(), (2, 2));
+}
