@@ -212,9 +212,15 @@ fn into_never_overwrites() {
 
 #[test]
 fn what_killed_runs_left_is_swept_but_not_what_is_in_use() {
-    let (bench, ..) = bench("DELETE");
+    for mode in ["DELETE", "WAL"] {
+        swept(mode);
+    }
+}
+
+fn swept(mode: &str) {
+    let (bench, ..) = bench(mode);
     std::fs::create_dir_all(&bench.cx.data_dir).unwrap();
-    let old = SystemTime::now() - Duration::from_secs(2 * 86_400);
+    let old = SystemTime::now() - Duration::from_secs(15 * 60);
     let make = |name: &str, age: bool| {
         let folder = bench.cx.data_dir.join(name);
         std::fs::create_dir(&folder).unwrap();

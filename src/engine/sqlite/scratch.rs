@@ -19,8 +19,8 @@ const PREFIX: &str = ".voxeltron-partial-sqlite-";
 /// The lock that says that it is in use.
 const LOCK: &str = "lock";
 /// How old an unlocked one must be before it is taken for a killed run's. Between making the folder and locking it
-/// a run has none.
-const SWEEP_AFTER: TimeDelta = TimeDelta::days(1);
+/// a run has none. No longer, for it may hold a whole database in the clear.
+const SWEEP_AFTER: TimeDelta = TimeDelta::minutes(10);
 
 /// A private folder that goes when this is dropped.
 #[derive(Debug)]
