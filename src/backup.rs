@@ -310,6 +310,7 @@ struct Cells {
     stored: MeasuredCell,
     findings: FindingsCell,
     counts: Counts,
+    partial: Option<String>,
 }
 
 impl Run<'_> {
@@ -398,7 +399,13 @@ impl Run<'_> {
             return Err(Error::new(Kind::Config, "encrypt is true, but there is no encryption_key"));
         }
         let stored = Meter::digesting(stream);
-        let cells = Cells { dump: dump_cell, stored: stored.result(), findings, counts: dump.counts };
+        let cells = Cells {
+            dump: dump_cell,
+            stored: stored.result(),
+            findings,
+            counts: dump.counts,
+            partial: engine.partial(),
+        };
         Ok((Box::new(stored), cells))
     }
 
@@ -429,6 +436,7 @@ impl Run<'_> {
             key_id: self.key.as_ref().map(Key::id),
             end_mark: findings.end_mark,
             counts,
+            partial: cells.partial.clone(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }

@@ -34,7 +34,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every way to end, with the line that the manual has for it.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::Done, "done"),
         (Self::Other, "another failure, or several that differ"),
         (Self::Usage, "the command line is wrong"),
@@ -49,6 +49,7 @@ impl Exit {
         (Self::Target, "a target failed"),
         (Self::NoBackup, "there is no such backup"),
         (Self::Hook, "a hook failed"),
+        (Self::Signal(1), "stopped by SIGHUP"),
         (Self::Signal(2), "stopped by SIGINT"),
         (Self::Signal(15), "stopped by SIGTERM"),
     ];

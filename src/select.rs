@@ -236,6 +236,7 @@ mod tests {
             key_id: None,
             end_mark: "x".into(),
             counts: Counts::new(),
+            partial: None,
             program_version: "0".into(),
         };
         Entry {

@@ -35,7 +35,7 @@ enum Fault {
     NoManifest,
     /// Keeps a manifest, and says that it failed.
     LostAnswer,
-    /// Shows no manifest, as if another run wrote it in this instant.
+    /// Shows no manifest before one is put, as if another run wrote it in that instant.
     HidesManifests,
     /// Deletes no manifest.
     KeepsManifests,
@@ -105,7 +105,8 @@ impl Target for Faulty {
     }
 
     fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
-        if self.has(Fault::HidesManifests, key, true) {
+        let put = self.0.2.lock().unwrap().iter().any(|asked| asked == "put manifest");
+        if self.has(Fault::HidesManifests, key, true) && !put {
             return Err(TargetError::new(Cause::NotFound, "fault: not there"));
         }
         self.0.0.get(key)

@@ -170,3 +170,24 @@ fn a_restored_dump_file_is_what_pg_dump_wrote() {
     tool(postgres_tool("pg_restore").args(load).arg(sandbox.path("shop.pgdump")), b"");
     assert_eq!(dump_postgres(&other.url), before);
 }
+
+#[test]
+fn a_backup_of_a_part_is_known_for_one_and_never_takes_the_place_of_the_whole() {
+    let database = Database::new();
+    database.sql("create table kept (x int); insert into kept values (1); create table other (x int)");
+    let before = dump_postgres(&database.url);
+    let sandbox = sandbox("postgres", &database.url, true, true);
+    let whole = fs::read_to_string(sandbox.config()).unwrap();
+    let part = whole.replace("tools_dir", "dump_args = [\"--table=kept\"]\ntools_dir");
+    sandbox.configure(&part);
+    sandbox.command(&["-q", "run-job", "shop"]).run();
+    // The configuration of today says nothing of it any more.
+    sandbox.configure(&whole);
+    let refused =
+        sandbox.command(&["restore", "shop", "--latest"]).exits(10).stderr_has("holds a part of shop (--table)");
+    refused.stderr_has("hint: restore it beside with --into NAME").run();
+    assert_eq!(dump_postgres(&database.url), before);
+    let beside = format!("{}_beside", database.name);
+    sandbox.command(&["-q", "restore", "shop", "--latest", "--into", &beside]).run();
+    common::psql(database.server_url(), &format!("drop database {beside}"));
+}

@@ -199,6 +199,12 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     }
     let engine = app.engine(database)?;
     let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
+    if let (Destination::InPlace, Some(option)) = (&destination, &signed.partial) {
+        let why =
+            format!("backup {} holds a part of {database} ({option}): in its place the rest would be lost", signed.id);
+        let hint = "restore it beside with --into NAME, and take from there what is needed";
+        return Err(Error::new(Kind::Config, why).hint(hint));
+    }
     if args.dry_run {
         return plan(app, args, chosen, Some((engine.as_ref(), &destination))).map(Outcome::Planned);
     }

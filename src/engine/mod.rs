@@ -188,6 +188,12 @@ pub trait Engine: Send + Sync {
     /// [`Kind::Tool`] when it can't be started.
     fn dump(&self, cx: &Cx) -> Result<Dump>;
 
+    /// The option of the dump tool that leaves a part of the database out of its dumps, if there is one: such a backup
+    /// never takes the place of the whole.
+    fn partial(&self) -> Option<String> {
+        None
+    }
+
     /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
     fn plan(&self, destination: &Destination) -> Vec<String>;
 

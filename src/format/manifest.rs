@@ -61,6 +61,9 @@ pub struct Signed {
     /// What was counted in the dump.
     #[serde(default)]
     pub counts: Counts,
+    /// The dump tool's option that left a part of the database out; none for a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<String>,
     /// The version of this program that wrote it.
     pub program_version: String,
 }
@@ -203,6 +206,7 @@ mod tests {
             key_id: Some(Key::new([1; 32]).id()),
             end_mark: "x".into(),
             counts: Counts::new(),
+            partial: None,
             program_version: "0".into(),
         };
         (signed, owner, id)

@@ -166,6 +166,7 @@ impl Recipe {
             key_id: self.key.as_ref().map(Key::id),
             end_mark: "end of archive".into(),
             counts: [("public.customer".to_owned(), Some(3)), ("public.view".to_owned(), None)].into(),
+            partial: None,
             program_version: "0.1.0".into(),
         };
         let manifest = manifest::write(&signed, self.key.as_ref()).expect("a manifest");

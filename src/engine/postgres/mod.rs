@@ -94,6 +94,10 @@ impl Engine for Postgres {
         format!("postgres {} at {}", self.tools.place.database, self.tools.place.server())
     }
 
+    fn partial(&self) -> Option<String> {
+        self.tools.dumps_a_part().map(|option| format!("--{option}"))
+    }
+
     fn probe(&self, cx: &Cx) -> Result<Probe> {
         let (tool_version, tool) = self.tools.version("pg_dump", cx).map_err(|error| self.named(error))?;
         self.tools.version("pg_restore", cx).map_err(|error| self.named(error))?;

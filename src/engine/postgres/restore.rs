@@ -136,9 +136,9 @@ impl<'a> Restore<'a> {
                 return fail(format!("{me} may not replace {name}, which {} owns", live.owner))
                     .map_err(|error| error.hint(format!("connect as {} or as a superuser", live.owner)));
             }
-            let marked = self.archive.database().makes_public.then_some("schema");
-            if let Some(option) = self.tools.dumps_a_part().or(marked) {
-                let why = format!("the backup holds a part of {name} (--{option}), and the rest would be lost");
+            // What the manifest says of this has been heeded before; this one shows in the archive itself.
+            if self.archive.database().makes_public {
+                let why = format!("the backup holds a part of {name} (--schema), and the rest would be lost");
                 return fail(why).map_err(|error| {
                     error.hint(format!(
                         "restore it beside with --into NAME and take from there what is needed; or drop {name} first"

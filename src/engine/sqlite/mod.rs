@@ -145,9 +145,9 @@ impl Engine for Sqlite {
     fn dump(&self, cx: &Cx) -> Result<Dump> {
         self.look()?;
         // A dump in WAL mode makes no temporary copy, so it is here that a killed restore's are found again.
-        scratch::sweep(&cx.data_dir, cx);
+        sweep(&cx.data_dir, cx);
         if let Some(folder) = self.path.parent() {
-            scratch::sweep(folder, cx);
+            sweep(folder, cx);
         }
         snapshot::take(&self.path, cx)
     }
