@@ -67,9 +67,14 @@ impl Bench {
     }
 
     pub fn restore_from(&self, stream: &mut dyn Read, destination: Destination, expected: &Counts) -> Result<Restored> {
-        let request = Request { destination, expected: expected.clone(), server_version: None };
         let mut inspected = Inspected::new(stream, (kind("sqlite").unwrap().inspector)());
-        let outcome = self.engine().restore(&mut inspected, &request, &self.cx);
+        self.restore_unseen(&mut inspected, destination, expected)
+    }
+
+    /// Without an inspector before the engine, which has to look for itself.
+    pub fn restore_unseen(&self, stream: &mut dyn Read, destination: Destination, counts: &Counts) -> Result<Restored> {
+        let request = Request { destination, expected: counts.clone(), server_version: None };
+        let outcome = self.engine().restore(stream, &request, &self.cx);
         self.assert_no_leftovers();
         outcome
     }
