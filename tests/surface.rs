@@ -262,3 +262,15 @@ fn the_demo_does_what_it_says_and_leaves_a_working_folder() {
     sandbox.command(&["-c", config.to_str().unwrap(), "verify", "--restore"]).stdout_has("good").run();
     sandbox.command(&["demo", "my demo"]).exits(2).stderr_has("is not empty").run();
 }
+
+#[test]
+fn every_guard_still_fits_the_source_and_names_a_test_that_must_run() {
+    // It fails for a guard whose text is not in its file exactly once.
+    let listed = common::tool(std::process::Command::new("python3").arg(repository("tests/guards")).arg("--list"), b"");
+    let must_run = read("tests/must-run.txt");
+    assert!(listed.lines().count() > 90, "{listed}");
+    for line in listed.lines() {
+        let test = line.rsplit(" | ").next().unwrap();
+        assert!(must_run.lines().any(|name| name == test), "{test} is not in tests/must-run.txt");
+    }
+}
