@@ -1,0 +1,339 @@
+//! S3 beyond the contract that every target keeps: edges of multipart uploads, what is left when one fails, every fault at
+//! every request between the program and a real server, messages, and the whole program.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use common::faults::FailingBody;
+use common::proxy::{Fault, Plan, Proxy};
+use common::s3::{Bucket, address, keys};
+use common::sample::noise;
+use voxeltron_backup::error::{Error, Kind};
+use voxeltron_backup::format::name::ObjectKey;
+use voxeltron_backup::secret::Secret;
+use voxeltron_backup::target::s3::{Keys, Patience, S3, Settings};
+use voxeltron_backup::target::{Cause, Target};
+use voxeltron_backup::world::World;
+
+/// The part size of the tests, in bytes.
+const PART: usize = 5 * 1024 * 1024;
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).unwrap()
+}
+
+fn read(target: &S3, key: &ObjectKey) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut reader = target.get(key).map_err(|failure| failure.error)?;
+    reader.read_to_end(&mut bytes).map_err(|error| Error::from_io(error, Kind::Other, "read"))?;
+    Ok(bytes)
+}
+
+#[test]
+fn objects_at_every_edge_of_a_part_come_back() {
+    let bucket = Bucket::new();
+    let target = bucket.target("");
+    for length in [0, 1, PART - 1, PART, PART + 1, 2 * PART - 1, 2 * PART, 2 * PART + 1, 4 * PART + 12_345] {
+        let (key, bytes) = (key(&format!("edge/{length}")), noise(length));
+        let stored = target.put(&key, &mut &bytes[..]).unwrap();
+        assert_eq!(stored.size, length as u64);
+        assert!(stored.modified.is_some());
+        assert!(read(&target, &key).unwrap() == bytes, "{length} bytes");
+        assert!(bucket.get(key.as_str()) == bytes, "{length} bytes, read by the plain client");
+        assert_eq!(target.put(&key, &mut &bytes[..]).unwrap_err().cause, Cause::Exists);
+    }
+    assert_eq!(bucket.unfinished(), [""; 0]);
+}
+
+#[test]
+fn a_body_that_fails_anywhere_leaves_no_upload() {
+    let bucket = Bucket::new();
+    let target = bucket.target("p/");
+    for good in [0, 1, PART - 1, PART, PART + 1, PART + 700, 2 * PART, 2 * PART + 1, 3 * PART + 5] {
+        let own = Error::new(Kind::Tool, "pg_dump died").hint("look");
+        let mut body = FailingBody { bytes: &noise(good), error: own.clone() };
+        let failure = target.put(&key("host/shop/x"), &mut body).unwrap_err();
+        assert_eq!((failure.cause, failure.error), (Cause::Body, own), "{good}");
+        assert_eq!((bucket.keys(), bucket.unfinished()), (vec![], vec![]), "{good}");
+    }
+}
+
+#[test]
+fn a_signal_in_the_middle_aborts_the_upload() {
+    let bucket = Bucket::new();
+    let world = World::system();
+    let target = bucket.settings("").open(&keys(), &world).unwrap();
+    struct Stops<'w>(&'w World, usize);
+    impl Read for Stops<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.1 += buffer.len();
+            if self.1 > 2 * PART {
+                self.0.cancel.stop(15);
+            }
+            Ok(buffer.len())
+        }
+    }
+    let failure = target.put(&key("host/x"), &mut Stops(&world, 0)).unwrap_err();
+    assert_eq!(failure.error.kind, Kind::Stopped(15));
+    assert_eq!((bucket.keys(), bucket.unfinished()), (vec![], vec![]));
+}
+
+#[test]
+fn another_writers_object_stays_when_it_came_during_the_upload() {
+    struct Meanwhile<'b>(&'b Bucket, &'b str, usize);
+    impl Read for Meanwhile<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if self.2 == 0 {
+                self.0.put(self.1, b"first");
+                return Ok(0);
+            }
+            let count = buffer.len().min(self.2);
+            self.2 -= count;
+            Ok(count)
+        }
+    }
+    let bucket = Bucket::new();
+    for length in [10, 2 * PART + 3] {
+        let name = format!("host/{length}");
+        let failure = bucket.target("").put(&key(&name), &mut Meanwhile(&bucket, &name, length)).unwrap_err();
+        assert_eq!(failure.cause, Cause::Exists, "{failure:?}");
+        assert_eq!(bucket.get(&name), b"first");
+    }
+    assert_eq!(bucket.unfinished(), [""; 0]);
+}
+
+#[test]
+fn only_uploads_below_the_prefix_are_swept() {
+    let bucket = Bucket::new();
+    for name in ["a/host/x", "a/host/a note", "b/host/x", "host/x"] {
+        bucket.age(&bucket.begin(name));
+    }
+    let then = Utc::now() - TimeDelta::minutes(30);
+    assert_eq!(bucket.target("a/").sweep("", then).unwrap(), 1, "what is not of ours is let be");
+    assert_eq!(bucket.unfinished().len(), 3);
+    assert_eq!(bucket.target("").sweep("host/", then).unwrap(), 1);
+    assert_eq!(bucket.target("").sweep("none/", then).unwrap(), 0);
+}
+
+#[test]
+fn an_object_that_is_replaced_while_it_is_read_is_noticed() {
+    let bucket = Bucket::new();
+    let target = bucket.target("");
+    bucket.put("x", &noise(40 << 20));
+    let mut reader = target.get(&key("x")).unwrap();
+    reader.read_exact(&mut [0; 1000]).unwrap();
+    bucket.put("x", &noise((40 << 20) - 1));
+    let failure = reader.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(failure.to_string().contains("was replaced while it was read"), "{failure}");
+}
+
+/// A target behind a proxy, with patience for a test.
+fn behind(proxy: &Proxy, bucket: &Bucket) -> S3 {
+    let patience = Patience {
+        connect: Duration::from_millis(1_000),
+        answer: Duration::from_millis(1_200),
+        completion: Duration::from_millis(1_500),
+        ..Patience::default()
+    };
+    let settings = Settings { endpoint: proxy.endpoint(), patience, ..bucket.settings("p/") };
+    settings.open(&keys(), &World::system()).unwrap()
+}
+
+/// What happens to one request, or to it and all after it, by fault: `ok` or `clean failure`; anything else panics.
+fn table(title: &str, lines: &[String], run: &mut dyn FnMut(Plan) -> &'static str) -> String {
+    let mut table = format!("{title}\n{:<4}{:<28}", "", "request");
+    Fault::ALL.iter().for_each(|fault| write!(table, "{:<15}", format!("{fault:?}")).unwrap());
+    table.push('\n');
+    for (at, line) in lines.iter().enumerate() {
+        write!(table, "{at:<4}{line:<28}").unwrap();
+        for fault in Fault::ALL {
+            write!(table, "{:<15}", run(Plan { at, count: 1, fault })).unwrap();
+        }
+        table.push('\n');
+    }
+    table
+}
+
+#[test]
+fn every_fault_at_every_request_of_an_upload_ends_whole_or_leaves_nothing() {
+    let proxy = Proxy::new(address(), false);
+    for (name, bytes) in [("one part", noise(100_000)), ("five parts", noise(4 * PART + 4_321))] {
+        let bucket = Bucket::new();
+        let target = behind(&proxy, &bucket);
+        proxy.set(None);
+        target.put(&key("host/x"), &mut &bytes[..]).unwrap();
+        let lines = proxy.lines();
+        bucket.delete("p/host/x");
+        let mut run = |plan: Plan| {
+            proxy.set(Some(plan));
+            let outcome = target.put(&key("host/x"), &mut &bytes[..]);
+            proxy.set(None);
+            assert_eq!(bucket.unfinished(), [""; 0], "{name}, {plan:?}: {outcome:?}");
+            match outcome {
+                Ok(stored) => {
+                    assert_eq!(stored.size, bytes.len() as u64);
+                    assert!(bucket.get("p/host/x") == bytes, "{name}, {plan:?}");
+                    bucket.delete("p/host/x");
+                    "ok"
+                }
+                Err(failure) => {
+                    assert_eq!(bucket.keys(), [""; 0], "{name}, {plan:?}: {failure:?}");
+                    "clean failure"
+                }
+            }
+        };
+        println!("{}", table(&format!("upload of {name}, a fault once"), &lines, &mut run));
+        // The same until nobody tries any more: the last request that comes through is the one before.
+        for at in 0..lines.len() {
+            for fault in [Fault::Refuse, Fault::ResetRequest, Fault::Error500, Fault::Error503] {
+                let plan = Plan { at, count: 5, fault };
+                assert_eq!(run(plan), "clean failure", "{plan:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_fault_at_every_request_of_a_download_ends_whole_or_is_an_error() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let (target, bytes) = (behind(&proxy, &bucket), noise(40 << 20));
+    bucket.put("p/host/x", &bytes);
+    proxy.set(None);
+    assert!(read(&target, &key("host/x")).unwrap() == bytes);
+    let lines = proxy.lines();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let mut run = |plan: Plan| {
+        proxy.set(Some(plan));
+        match read(&target, &key("host/x")) {
+            Ok(got) => {
+                assert!(got == bytes, "{plan:?}");
+                "ok"
+            }
+            Err(_) => "clean failure",
+        }
+    };
+    println!("{}", table("download of 40 MiB, a fault once", &lines, &mut run));
+    for at in 0..lines.len() {
+        for fault in [Fault::Refuse, Fault::Error503, Fault::Error500After, Fault::ResetAnswer] {
+            let plan = Plan { at, count: 100, fault };
+            assert_eq!(run(plan), "clean failure", "{plan:?}");
+        }
+    }
+    // A cut answer brings some of it each time: that is progress, and in the end all of it comes.
+    assert_eq!(run(Plan { at: 1, count: 8, fault: Fault::Cut }), "ok");
+}
+
+#[test]
+fn a_listing_that_breaks_is_an_error_and_never_a_part_of_it() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    for number in 0..1_200 {
+        bucket.put(&format!("p/host/{number:04}"), b"x");
+    }
+    let whole = target.list("host/").unwrap();
+    assert_eq!(whole.len(), 1_200);
+    let mut outcomes = BTreeMap::new();
+    for at in 0..2 {
+        for fault in Fault::ALL {
+            for count in [1, 100] {
+                proxy.set(Some(Plan { at, count, fault }));
+                match target.list("host/") {
+                    Ok(listed) => assert!(listed == whole, "{at} {fault:?} {count}"),
+                    Err(failure) => assert_eq!(failure.error.kind, Kind::Target),
+                }
+                *outcomes.entry((at, count)).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(outcomes.len(), 4);
+}
+
+/// A failure as the program shows it, with what differs from run to run taken out.
+fn shown(failure: &Error) -> String {
+    let text = format!("{}\nhint: {}", failure.message, failure.hint.as_deref().unwrap_or("-"));
+    for secret in [common::s3::access_key(), common::s3::secret_key(), "canary-".to_owned()] {
+        assert!(!text.contains(&secret), "{text}");
+    }
+    text.replace(&common::s3::endpoint(), "ENDPOINT")
+}
+
+fn complaint(settings: &Settings, keys: &Keys) -> String {
+    let target = settings.open(keys, &World::system()).unwrap();
+    let mut all = String::new();
+    let put = target.put(&key("host/x"), &mut &b"x"[..]).unwrap_err();
+    let get = target.get(&key("host/x")).err().expect("an error");
+    for failure in [put, get, target.list("host/").unwrap_err(), target.delete(&key("host/x")).unwrap_err()] {
+        writeln!(all, "{:?}: {}", failure.cause, shown(&failure.error)).unwrap();
+    }
+    all
+}
+
+#[test]
+fn each_mistake_has_its_own_message() {
+    let bucket = Bucket::new();
+    let good = || Settings { name: "offsite".to_owned(), ..bucket.settings("") };
+    let wrong = |access: &str, secret: &str| Keys { access: Secret::new(access), secret: Secret::new(secret), token: None };
+    let missing = Settings { bucket: "no-such-bucket".to_owned(), ..good() };
+    let unknown = Settings { endpoint: "http://no-such-host.invalid".to_owned(), ..good() };
+    let refused = Settings { endpoint: "http://127.0.0.1:1".to_owned(), ..good() };
+    let plain = Settings { endpoint: common::s3::endpoint().replace("http:", "https:"), ..good() };
+    let access = complaint(&good(), &wrong("canary-access", &common::s3::secret_key()));
+    let secret = complaint(&good(), &wrong(&common::s3::access_key(), "canary-secret"));
+    let text = [
+        ("an access key that is not known", access),
+        ("a wrong secret key", secret),
+        ("no such bucket", complaint(&missing, &keys())),
+        ("no such host", complaint(&unknown, &keys())),
+        ("nobody listens", complaint(&refused, &keys())),
+        ("TLS where there is none", complaint(&plain, &keys()).replace(&plain.endpoint, "ENDPOINT")),
+    ];
+    insta::assert_snapshot!(text.map(|(title, text)| format!("## {title}\n{text}")).join("\n"));
+}
+
+#[test]
+fn what_a_store_answers_is_told_with_its_mend_and_without_secrets() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = Settings { name: "offsite".to_owned(), endpoint: proxy.endpoint(), ..bucket.settings("") };
+    let keys = Keys { access: Secret::new("canary-a"), secret: Secret::new("canary-s"), token: Some(Secret::new("canary-t")) };
+    let target = target.open(&keys, &World::system()).unwrap();
+    let long = "x".repeat(5_000);
+    let mut all = String::new();
+    for (status, code, message, more) in [
+        (403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", ""),
+        (403, "AccessDenied", "Access Denied. canary-a canary-s canary-t", ""),
+        (403, "ExpiredToken", "The provided token has expired.", ""),
+        (400, "AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong", "<Region>eu-central-1</Region>"),
+        (301, "PermanentRedirect", "The bucket you are attempting to access must be addressed elsewhere.", ""),
+        (507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold.", ""),
+        (418, "", "", ""),
+        (400, "Strange", &long, ""),
+    ] {
+        let body = match code {
+            "" => "<html>sign in</html>".to_owned(),
+            _ => format!("<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"),
+        };
+        proxy.answer(&format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        let failure = target.list("host/").unwrap_err();
+        writeln!(all, "{:?}: {}\n", failure.cause, shown(&failure.error).replace(&long[..290], "…")).unwrap();
+    }
+    proxy.answer("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>sign in</html>");
+    writeln!(all, "{}", shown(&target.list("host/").unwrap_err().error).replace(&proxy.endpoint(), "ENDPOINT")).unwrap();
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_pause_that_is_asked_for_is_kept_within_reason() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    proxy.set(Some(Plan { at: 0, count: 1, fault: Fault::Error503 }));
+    let started = Instant::now();
+    target.list("").unwrap();
+    // It asks for a second; the test's policy gives it three tenths.
+    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+}
