@@ -14,6 +14,7 @@ use common::faults::FailingBody;
 use common::proxy::{Fault, Plan, Proxy};
 use common::s3::{Bucket, address, keys};
 use common::sample::noise;
+use common::{Sandbox, sqlite3};
 use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::secret::Secret;
@@ -21,6 +22,8 @@ use voxeltron_backup::target::s3::{Keys, Patience, S3, Settings};
 use voxeltron_backup::target::{Cause, Target};
 use voxeltron_backup::world::World;
 
+/// A key of 32 bytes.
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// The part size of the tests, in bytes.
 const PART: usize = 5 * 1024 * 1024;
 
@@ -189,11 +192,19 @@ fn every_fault_at_every_request_of_an_upload_ends_whole_or_leaves_nothing() {
             }
         };
         println!("{}", table(&format!("upload of {name}, a fault once"), &lines, &mut run));
-        // The same until nobody tries any more: the last request that comes through is the one before.
+        // From one request on, for ever: nothing can be put in order either, and is swept later.
         for at in 0..lines.len() {
-            for fault in [Fault::Refuse, Fault::ResetRequest, Fault::Error500, Fault::Error503] {
-                let plan = Plan { at, count: 5, fault };
-                assert_eq!(run(plan), "clean failure", "{plan:?}");
+            for fault in [Fault::Refuse, Fault::ResetRequest] {
+                proxy.set(Some(Plan { at, count: usize::MAX / 2, fault }));
+                let outcome = target.put(&key("host/x"), &mut &bytes[..]);
+                proxy.set(None);
+                // The last request only asks whether all is there; what was stored before it stays.
+                assert!(outcome.is_err(), "{name}, {at}, {fault:?}");
+                if at + 1 < lines.len() {
+                    assert_eq!(bucket.keys(), [""; 0], "{name}, {at}, {fault:?}");
+                }
+                target.sweep("", Utc::now() + TimeDelta::days(1)).unwrap();
+                assert_eq!(bucket.unfinished(), [""; 0], "{name}, {at}, {fault:?}");
             }
         }
     }
@@ -255,12 +266,12 @@ fn a_listing_that_breaks_is_an_error_and_never_a_part_of_it() {
 }
 
 /// A failure as the program shows it, with what differs from run to run taken out.
-fn shown(failure: &Error) -> String {
+fn shown(failure: &Error, bucket: &str) -> String {
     let text = format!("{}\nhint: {}", failure.message, failure.hint.as_deref().unwrap_or("-"));
     for secret in [common::s3::access_key(), common::s3::secret_key(), "canary-".to_owned()] {
         assert!(!text.contains(&secret), "{text}");
     }
-    text.replace(&common::s3::endpoint(), "ENDPOINT")
+    text.replace(&common::s3::endpoint(), "ENDPOINT").replace(bucket, "BUCKET")
 }
 
 fn complaint(settings: &Settings, keys: &Keys) -> String {
@@ -268,8 +279,11 @@ fn complaint(settings: &Settings, keys: &Keys) -> String {
     let mut all = String::new();
     let put = target.put(&key("host/x"), &mut &b"x"[..]).unwrap_err();
     let get = target.get(&key("host/x")).err().expect("an error");
-    for failure in [put, get, target.list("host/").unwrap_err(), target.delete(&key("host/x")).unwrap_err()] {
-        writeln!(all, "{:?}: {}", failure.cause, shown(&failure.error)).unwrap();
+    for failure in [Some(put), Some(get), target.list("host/").err(), target.delete(&key("host/x")).err()] {
+        match failure {
+            Some(failure) => writeln!(all, "{:?}: {}", failure.cause, shown(&failure.error, &settings.bucket)).unwrap(),
+            None => all.push_str("fine\n"),
+        }
     }
     all
 }
@@ -320,10 +334,10 @@ fn what_a_store_answers_is_told_with_its_mend_and_without_secrets() {
         };
         proxy.answer(&format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
         let failure = target.list("host/").unwrap_err();
-        writeln!(all, "{:?}: {}\n", failure.cause, shown(&failure.error).replace(&long[..290], "…")).unwrap();
+        writeln!(all, "{:?}: {}\n", failure.cause, shown(&failure.error, &bucket.name).replace(&long[..290], "…")).unwrap();
     }
     proxy.answer("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>sign in</html>");
-    writeln!(all, "{}", shown(&target.list("host/").unwrap_err().error).replace(&proxy.endpoint(), "ENDPOINT")).unwrap();
+    writeln!(all, "{}", shown(&target.list("host/").unwrap_err().error, &bucket.name).replace(&proxy.endpoint(), "ENDPOINT")).unwrap();
     insta::assert_snapshot!(all);
 }
 
@@ -336,4 +350,116 @@ fn a_pause_that_is_asked_for_is_kept_within_reason() {
     target.list("").unwrap();
     // It asks for a second; the test's policy gives it three tenths.
     assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_certificate_of_the_stores_own_authority_is_trusted_by_ca_file_alone() {
+    let endpoint = common::from_runner("VOXELTRON_TEST_S3_TLS_ENDPOINT");
+    let settings = Settings { policy: Bucket::new().settings("").policy, ..Settings::new("tls", &endpoint, "private", "") };
+    let bare = settings.open(&keys(), &World::system()).unwrap();
+    let failure = bare.put(&key("host/x"), &mut &b"x"[..]).unwrap_err().error;
+    assert!(failure.message.contains("no TLS connection to https://localhost"), "{failure:?}");
+    assert!(failure.hint.as_ref().is_some_and(|hint| hint.contains("`ca_file`")), "{failure:?}");
+
+    let ca_file = Some(common::from_runner("VOXELTRON_TEST_S3_CA").into());
+    let target = Settings { ca_file, part_mib: 5, ..settings.clone() }.open(&keys(), &World::system()).unwrap();
+    let bytes = noise(2 * PART + 17);
+    target.put(&key("host/x"), &mut &bytes[..]).unwrap();
+    assert!(read(&target, &key("host/x")).unwrap() == bytes);
+    assert_eq!(target.list("").unwrap().len(), 1);
+    target.delete(&key("host/x")).unwrap();
+
+    let sandbox = Sandbox::new();
+    let none = Some(sandbox.write("none.pem", "no certificate\n"));
+    let failure = Settings { ca_file: none, ..settings }.open(&keys(), &World::system()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Config);
+    assert!(failure.message.contains("none.pem holds no certificate"), "{failure:?}");
+}
+
+/// A configuration with a database, a local target and a bucket; `keys` are the lines that give the bucket's keys.
+fn sandbox(bucket: &Bucket, keys: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (randomblob(3000000)), (2)");
+    sandbox.configure_local(
+        Some(KEY),
+        &format!(
+            "[backup.targets.s3]\nendpoint = \"{}\"\nbucket = \"{}\"\nprefix = \"all/ours\"\n{keys}\
+             [databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n\
+             [[backup.jobs]]\nname = \"shop\"\ndatabase = \"shop\"\nschedule = \"@daily\"\nencrypt = true\n\
+             target = [\"local\", \"s3\"]\nkeep_last = 1\nafter = \"env > {{dir}}/hook\"\n",
+            common::s3::endpoint(),
+            bucket.name
+        ),
+    );
+    sandbox
+}
+
+#[test]
+fn the_whole_program_backs_up_to_a_disk_and_a_bucket_and_restores_from_it() {
+    let bucket = Bucket::new();
+    let keys =
+        format!("access_key = \"{}\"\nsecret_key = \"{}\"\n", common::s3::access_key(), common::s3::secret_key());
+    let sandbox = sandbox(&bucket, &keys);
+    let mut said = String::new();
+    let mut run = |args: &[&str]| {
+        let outcome = sandbox.command(args).stdout_any().stderr_any().run();
+        write!(said, "{}{}", outcome.stdout, outcome.stderr).unwrap();
+        outcome.stdout
+    };
+    let before = sqlite3(&sandbox.path("shop.db"), ".dump");
+    run(&["-v", "check"]);
+    assert_eq!(bucket.keys(), [""; 0], "the probe is gone");
+    run(&["-v", "run-job", "shop"]);
+    let keys = bucket.keys();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("all/ours/host/shop/")), "{keys:?}");
+    assert!(run(&["-v", "list", "shop"]).contains("s3"));
+    run(&["-v", "verify", "shop", "--target", "s3", "--restore"]);
+    sqlite3(&sandbox.path("shop.db"), "drop table t");
+    run(&["-v", "restore", "shop", "--latest", "--target", "s3"]);
+    assert_eq!(sqlite3(&sandbox.path("shop.db"), ".dump"), before);
+
+    // A second one, and the first is too many.
+    std::thread::sleep(Duration::from_millis(1_100));
+    run(&["-v", "run-job", "shop"]);
+    run(&["-v", "prune", "shop"]);
+    let left = bucket.keys();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|key| !keys.contains(key)), "{left:?}");
+    assert_eq!(bucket.unfinished(), [""; 0]);
+    for secret in [common::s3::access_key(), common::s3::secret_key()] {
+        assert!(!said.contains(&secret), "{said}");
+    }
+}
+
+#[test]
+fn keys_come_from_the_environment_and_do_not_reach_children() {
+    let bucket = Bucket::new();
+    let sandbox = sandbox(&bucket, "");
+    let none = sandbox.command(&["run-job", "shop", "--target", "s3"]).exits(10);
+    none.stderr_has("there are no keys for it").stderr_has("AWS_ACCESS_KEY_ID").run();
+    let with = |args: &[&str]| {
+        let command = sandbox.command(args).env("AWS_ACCESS_KEY_ID", common::s3::access_key());
+        command.env("AWS_SECRET_ACCESS_KEY", common::s3::secret_key()).stdout_any().stderr_any()
+    };
+    with(&["run-job", "shop"]).run();
+    assert_eq!(bucket.keys().len(), 2);
+    let seen = std::fs::read_to_string(sandbox.path("hook")).unwrap();
+    assert!(seen.contains("VOXELTRON_JOB=") && !seen.contains("AWS_"), "{seen}");
+    let wrong = with(&["-v", "list", "shop", "--target", "s3"]).env("AWS_SECRET_ACCESS_KEY", "canary-wrong").exits(14).run();
+    assert!(wrong.stderr.contains("SignatureDoesNotMatch") && !wrong.stderr.contains("canary"), "{}", wrong.stderr);
+}
+
+#[test]
+fn amazons_own_client_reads_what_is_stored() {
+    let bucket = Bucket::new();
+    let bytes = noise(2 * PART + 5);
+    bucket.target("p/").put(&key("host/x@y+z%20"), &mut &bytes[..]).unwrap();
+    let mut command = std::process::Command::new(common::from_runner("VOXELTRON_TEST_PYTHON"));
+    command.args(["-m", "awscli", "--endpoint-url", &common::s3::endpoint(), "--region", "us-east-1", "s3", "cp"]);
+    command.args([&format!("s3://{}/p/host/x@y+z%20", bucket.name), "-"]).env_clear().env("PATH", "/usr/bin:/bin");
+    command.env("AWS_ACCESS_KEY_ID", common::s3::access_key()).env("AWS_SECRET_ACCESS_KEY", common::s3::secret_key());
+    let outcome = common::run(&mut command, b"");
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert!(outcome.stdout_bytes.0 == bytes);
 }

@@ -8,7 +8,7 @@ use attohttpc::ResponseReader;
 use s3::command::Command;
 
 use super::Store;
-use super::trouble::{Doing, Trouble};
+use super::trouble::{Doing, Line, Trouble};
 use super::wire::Call;
 use crate::target::TargetError;
 
@@ -19,8 +19,10 @@ const RANGE: u64 = 16 * 1024 * 1024;
 pub fn open(target: &Arc<Store>, path: &str) -> Result<Box<dyn Read + Send>, TargetError> {
     let tell = |trouble: &Trouble| target.tell(trouble, Doing::Get, path);
     let head = target.wire.ask(&|| Call::new(path, Command::HeadObject), &|answer| {
-        let length = answer.length().ok_or_else(|| Trouble::Strange("an object without a length".to_owned()))?;
-        Ok((length, answer.etag()))
+        let (Some(length), Some(etag)) = (answer.length(), answer.etag()) else {
+            return Err(Trouble::Line(Line::Broken, "an answer without length and ETag".to_owned()));
+        };
+        Ok((length, etag))
     });
     match head {
         Ok((length, etag)) => {
@@ -40,7 +42,7 @@ pub fn open(target: &Arc<Store>, path: &str) -> Result<Box<dyn Read + Send>, Tar
 struct Reading {
     target: Arc<Store>,
     path: String,
-    etag: Option<String>,
+    etag: String,
     length: u64,
     at: u64,
     /// The answer that is being read, and where it ends.
@@ -51,7 +53,7 @@ impl Reading {
     fn next_piece(&self) -> Result<(ResponseReader, u64), Trouble> {
         let end = self.length.min(self.at + RANGE);
         let command = Command::GetObjectRange { start: self.at, end: Some(end - 1) };
-        let headers = self.etag.clone().map(|etag| ("if-match", etag)).into_iter().collect();
+        let headers = vec![("if-match", self.etag.clone())];
         let answer = self.target.wire.once(Call { headers, ..Call::new(&self.path, command) })?;
         let whole = answer.status == 200 && self.at == 0;
         let expected = format!("bytes {}-{}/{}", self.at, end - 1, self.length);
@@ -59,7 +61,7 @@ impl Reading {
             Some(range) if answer.status == 206 && range == expected => Ok((answer.body, end)),
             // All of it instead of a piece: as good, at the start.
             _ if whole && answer.length() == Some(self.length) => Ok((answer.body, self.length)),
-            range => Err(Trouble::Strange(format!("{range:?} where {expected:?} was asked for"))),
+            range => Err(Trouble::Line(Line::Broken, format!("{range:?} came where {expected:?} was asked for"))),
         }
     }
 

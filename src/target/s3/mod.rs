@@ -20,7 +20,7 @@ mod upload;
 mod wire;
 
 pub use settings::{Keys, Settings};
-use trouble::{Doing, Shown, Trouble};
+use trouble::{Doing, Line, Shown, Trouble};
 pub use wire::Patience;
 use wire::{Answer, Call, Wire};
 
@@ -66,7 +66,9 @@ impl Store {
 
     /// What the headers of an answer say of an object.
     fn stored(key: &ObjectKey, answer: &Answer) -> Result<Stored, Trouble> {
-        let size = answer.length().ok_or_else(|| Trouble::Strange("an object without a length".to_owned()))?;
+        let (Some(size), Some(_)) = (answer.length(), answer.etag()) else {
+            return Err(Trouble::Line(Line::Broken, "an answer without length and ETag".to_owned()));
+        };
         let modified = answer.header("last-modified").and_then(|text| DateTime::parse_from_rfc2822(text).ok());
         Ok(Stored { key: key.clone(), size, modified: modified.map(|at| at.to_utc()) })
     }

@@ -193,9 +193,16 @@ impl Trouble {
         matches!(self, Self::Refused(refusal) if refusal.status == 412 || refusal.status == 409)
     }
 
-    /// Whether there is no such thing.
+    /// Whether there is no such object or upload, in the store's own words: a wrong address or a wrong key may make a 404,
+    /// too.
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.status == 404 && refusal.code != "NoSuchBucket")
+        matches!(self, Self::Refused(refusal) if refusal.status == 404
+            && matches!(refusal.code.as_str(), "NoSuchKey" | "NoSuchUpload" | "NoSuchVersion" | "NotFound"))
+    }
+
+    /// A 404 without words, which is all that a HEAD gets.
+    pub fn is_bare_404(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.status == 404 && refusal.code.is_empty())
     }
 
     /// Whether the store has not got what was asked of it.
@@ -214,10 +221,8 @@ impl Trouble {
 
     fn cause(&self, doing: Doing) -> Cause {
         match self {
+            Self::Refused(_) if self.is_missing() && doing == Doing::Get => Cause::NotFound,
             Self::Refused(refusal) => match (refusal.status, refusal.code.as_str()) {
-                (_, "NoSuchBucket") => Cause::Failed,
-                (_, "NoSuchKey") => Cause::NotFound,
-                (404, _) if doing == Doing::Get => Cause::NotFound,
                 (_, "AccessDenied" | "AllAccessDisabled" | "ObjectLocked" | "InvalidObjectState") => Cause::Denied,
                 (401 | 403, "") => Cause::Denied,
                 _ => Cause::Failed,
@@ -272,7 +277,7 @@ impl Trouble {
             Self::Refused(refusal) => refusal,
         };
         Some(match (refusal.status, refusal.code.as_str()) {
-            (_, "InvalidAccessKeyId") => format!("look at `access_key` in {keys}"),
+            (_, "InvalidAccessKeyId" | "InvalidAccessKey" | "XAdminUserNotFound") => format!("look at `access_key` in {keys}"),
             (_, "SignatureDoesNotMatch") => {
                 format!("look at `secret_key` and `region` in {keys}, and at no proxy changing the request")
             }
@@ -286,6 +291,7 @@ impl Trouble {
             (_, "ObjectLocked" | "InvalidObjectState") => "look at the object's lock and storage class".to_owned(),
             (401 | 403, _) => format!("let the key do {} on the bucket {}", doing.permission(), target.bucket),
             (_, "InvalidStorageClass") => format!("look at `storage_class` in {keys}"),
+            (404, "") => format!("look at `endpoint` in {keys}: no S3 store answers there"),
             (507, _) | (_, "QuotaExceeded" | "StorageFull" | "XMinioStorageFull") => {
                 "make room, or keep fewer backups".to_owned()
             }

@@ -133,7 +133,7 @@ impl Put<'_> {
         match answer {
             Ok((Some(mark), stored)) if mark == self.mark => Ok(Found::Mine(stored)),
             Ok((mark, stored)) => Ok(Found::Another(stored.size, mark)),
-            Err(trouble) if trouble.is_missing() => Ok(Found::Nothing),
+            Err(trouble) if trouble.is_missing() || trouble.is_bare_404() => Ok(Found::Nothing),
             Err(trouble @ Trouble::Refused(_)) if !trouble.is_passing() => Ok(Found::Hidden),
             Err(trouble) => Err(self.tell(&trouble)),
         }
@@ -144,7 +144,7 @@ impl Put<'_> {
         let command =
             Command::PutObject { content: bytes, content_type: KIND_OF_BYTES, custom_headers: None, multipart: None };
         let call = Call { headers: self.headers(conditional), body: bytes, ..Call::new(&self.path, command) };
-        check_etag(&self.target.wire.once(call)?)
+        check_etag(&self.target.wire.once(call)?).map(drop)
     }
 
     /// Sends what makes the object visible, until it is known to be, or not to be. After an answer that got lost, what
@@ -208,10 +208,7 @@ impl Put<'_> {
             let command = Command::PutObject { content, content_type: KIND_OF_BYTES, custom_headers: None, multipart };
             Call { body: content, ..Call::new(&self.path, command) }
         };
-        self.target.wire.ask(&call, &|answer| {
-            check_etag(&answer)?;
-            answer.etag().ok_or_else(|| Trouble::Strange("a part without an ETag".to_owned()))
-        })
+        self.target.wire.ask(&call, &|answer| check_etag(&answer))
     }
 
     /// Joins the parts. A store may say 200 before it tries, and tell of a failure in the body.
@@ -225,7 +222,12 @@ impl Put<'_> {
 
     /// Looks whether all of it is there, under our mark.
     fn confirm(&self) -> Result<Stored, TargetError> {
-        match self.look(&self.target.wire)? {
+        let found = match self.look(&self.target.wire)? {
+            // Nothing is removed because of one wrong answer.
+            Found::Mine(stored) if stored.size != self.size => self.look(&self.target.wire)?,
+            found => found,
+        };
+        match found {
             Found::Mine(stored) if stored.size == self.size => Ok(stored),
             // A key that may write but not read: every part's digest was confirmed, and that has to do.
             Found::Hidden => Ok(Stored { key: self.key.clone(), size: self.size, modified: None }),
@@ -250,17 +252,20 @@ impl Put<'_> {
 /// What an object is said to hold.
 const KIND_OF_BYTES: &str = "application/octet-stream";
 
-/// The ETag of plain bytes is their MD5, unless the store encrypts them with a key of its own management.
-fn check_etag(answer: &Answer) -> Result<(), Trouble> {
+/// The ETag of what was sent. That of plain bytes is their MD5, unless the store encrypts them with a managed key.
+fn check_etag(answer: &Answer) -> Result<String, Trouble> {
+    let Some(given) = answer.etag() else {
+        return Err(Trouble::Line(Line::Broken, "an answer without an ETag".to_owned()));
+    };
     let managed = answer.header("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
         || answer.header("x-amz-server-side-encryption-customer-algorithm").is_some();
-    let (Some(etag), Some(sent), false) = (answer.etag(), answer.sent_md5.as_ref(), managed) else { return Ok(()) };
-    let etag = etag.trim_matches('"').to_ascii_lowercase();
+    let (Some(sent), false) = (answer.sent_md5.as_ref(), managed) else { return Ok(given) };
+    let etag = given.trim_matches('"').to_ascii_lowercase();
     let is_md5 = etag.len() == sent.len() && etag.chars().all(|c| c.is_ascii_hexdigit());
     if is_md5 && etag != *sent {
         return Err(Trouble::Line(Line::Broken, format!("the store has other bytes ({etag}) than were sent ({sent})")));
     }
-    Ok(())
+    Ok(given)
 }
 
 /// A multipart upload that is begun; aborted when it is dropped before it is over.
