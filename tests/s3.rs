@@ -292,7 +292,8 @@ fn complaint(settings: &Settings, keys: &Keys) -> String {
 fn each_mistake_has_its_own_message() {
     let bucket = Bucket::new();
     let good = || Settings { name: "offsite".to_owned(), ..bucket.settings("") };
-    let wrong = |access: &str, secret: &str| Keys { access: Secret::new(access), secret: Secret::new(secret), token: None };
+    let wrong =
+        |access: &str, secret: &str| Keys { access: Secret::new(access), secret: Secret::new(secret), token: None };
     let missing = Settings { bucket: "no-such-bucket".to_owned(), ..good() };
     let unknown = Settings { endpoint: "http://no-such-host.invalid".to_owned(), ..good() };
     let refused = Settings { endpoint: "http://127.0.0.1:1".to_owned(), ..good() };
@@ -314,7 +315,8 @@ fn each_mistake_has_its_own_message() {
 fn what_a_store_answers_is_told_with_its_mend_and_without_secrets() {
     let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
     let target = Settings { name: "offsite".to_owned(), endpoint: proxy.endpoint(), ..bucket.settings("") };
-    let keys = Keys { access: Secret::new("canary-a"), secret: Secret::new("canary-s"), token: Some(Secret::new("canary-t")) };
+    let keys =
+        Keys { access: Secret::new("canary-a"), secret: Secret::new("canary-s"), token: Some(Secret::new("canary-t")) };
     let target = target.open(&keys, &World::system()).unwrap();
     let long = "x".repeat(5_000);
     let mut all = String::new();
@@ -334,10 +336,16 @@ fn what_a_store_answers_is_told_with_its_mend_and_without_secrets() {
         };
         proxy.answer(&format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
         let failure = target.list("host/").unwrap_err();
-        writeln!(all, "{:?}: {}\n", failure.cause, shown(&failure.error, &bucket.name).replace(&long[..290], "…")).unwrap();
+        writeln!(all, "{:?}: {}\n", failure.cause, shown(&failure.error, &bucket.name).replace(&long[..290], "…"))
+            .unwrap();
     }
     proxy.answer("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>sign in</html>");
-    writeln!(all, "{}", shown(&target.list("host/").unwrap_err().error, &bucket.name).replace(&proxy.endpoint(), "ENDPOINT")).unwrap();
+    writeln!(
+        all,
+        "{}",
+        shown(&target.list("host/").unwrap_err().error, &bucket.name).replace(&proxy.endpoint(), "ENDPOINT")
+    )
+    .unwrap();
     insta::assert_snapshot!(all);
 }
 
@@ -355,7 +363,8 @@ fn a_pause_that_is_asked_for_is_kept_within_reason() {
 #[test]
 fn a_certificate_of_the_stores_own_authority_is_trusted_by_ca_file_alone() {
     let endpoint = common::from_runner("VOXELTRON_TEST_S3_TLS_ENDPOINT");
-    let settings = Settings { policy: Bucket::new().settings("").policy, ..Settings::new("tls", &endpoint, "private", "") };
+    let settings =
+        Settings { policy: Bucket::new().settings("").policy, ..Settings::new("tls", &endpoint, "private", "") };
     let bare = settings.open(&keys(), &World::system()).unwrap();
     let failure = bare.put(&key("host/x"), &mut &b"x"[..]).unwrap_err().error;
     assert!(failure.message.contains("no TLS connection to https://localhost"), "{failure:?}");
@@ -446,7 +455,8 @@ fn keys_come_from_the_environment_and_do_not_reach_children() {
     assert_eq!(bucket.keys().len(), 2);
     let seen = std::fs::read_to_string(sandbox.path("hook")).unwrap();
     assert!(seen.contains("VOXELTRON_JOB=") && !seen.contains("AWS_"), "{seen}");
-    let wrong = with(&["-v", "list", "shop", "--target", "s3"]).env("AWS_SECRET_ACCESS_KEY", "canary-wrong").exits(14).run();
+    let wrong =
+        with(&["-v", "list", "shop", "--target", "s3"]).env("AWS_SECRET_ACCESS_KEY", "canary-wrong").exits(14).run();
     assert!(wrong.stderr.contains("SignatureDoesNotMatch") && !wrong.stderr.contains("canary"), "{}", wrong.stderr);
 }
 

@@ -116,10 +116,10 @@ fn find(folder: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
         if path.file_name().is_some_and(|found| found == name) {
             return Some(path);
         }
-        if path.is_dir() {
-            if let Some(found) = find(&path, name) {
-                return Some(found);
-            }
+        if path.is_dir()
+            && let Some(found) = find(&path, name)
+        {
+            return Some(found);
         }
     }
     None

@@ -57,8 +57,9 @@ impl Store {
 
     fn tell(&self, trouble: &Trouble, doing: Doing, on: &str) -> TargetError {
         let secrets = self.wire.secrets();
-        let scrub =
-            |text: &str| secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "(removed)"));
+        let scrub = |text: &str| {
+            secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "(removed)"))
+        };
         let shown = Shown { name: &self.name, endpoint: &self.endpoint, bucket: &self.bucket, scrub: &scrub };
         let on = if on.is_empty() { format!("bucket {}", self.bucket) } else { on.to_owned() };
         trouble.tell(&shown, doing, &on)

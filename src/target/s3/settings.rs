@@ -170,7 +170,11 @@ pub(super) fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
         Some(Some(place)) if place == "https://s3.amazonaws.com" => format!("https://s3.{region}.amazonaws.com"),
         Some(Some(place)) => place,
         Some(None) => {
-            table.problem("endpoint", "is not an address", "write it like https://s3.example.com or http://10.0.0.5:9000");
+            table.problem(
+                "endpoint",
+                "is not an address",
+                "write it like https://s3.example.com or http://10.0.0.5:9000",
+            );
             String::new()
         }
     };
@@ -182,7 +186,8 @@ pub(super) fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
     }
     settings.part_mib = table.integer("part_size", 5..=5000).unwrap_or(settings.part_mib);
     settings.ca_file = table.path("ca_file");
-    let (access, secret, token) = (table.secret("access_key"), table.secret("secret_key"), table.secret("session_token"));
+    let (access, secret, token) =
+        (table.secret("access_key"), table.secret("secret_key"), table.secret("session_token"));
     for (one, other) in [("access_key", "secret_key"), ("secret_key", "access_key"), ("session_token", "access_key")] {
         let has = |key: &str| match key {
             "access_key" => access.is_some(),

@@ -236,7 +236,9 @@ impl Trouble {
             Self::Line(Line::Name, reason) => format!("{endpoint} is not known: {reason}"),
             Self::Line(Line::Refused, reason) => format!("{endpoint} can't be reached: {reason}"),
             Self::Line(Line::Tls, reason) => format!("no TLS connection to {endpoint}: {}", short(&scrub(reason))),
-            Self::Line(Line::Silent | Line::Broken | Line::Request, reason) => format!("{endpoint}: {}", short(&scrub(reason))),
+            Self::Line(Line::Silent | Line::Broken | Line::Request, reason) => {
+                format!("{endpoint}: {}", short(&scrub(reason)))
+            }
             Self::Strange(reason) => format!("{endpoint} does not answer as S3 does: {}", short(&scrub(reason))),
             Self::Stopped(error) => error.message.clone(),
             Self::Refused(refusal) => {
@@ -270,24 +272,34 @@ impl Trouble {
                 return Some(format!("look at `endpoint` in {keys}, and whether the store is up"));
             }
             Self::Line(Line::Tls, _) => {
-                return Some(format!("name the store's own certificate authority by `ca_file` in {keys}, if it has one; \
-                    an endpoint without TLS begins with http://"));
+                return Some(format!(
+                    "name the store's own certificate authority by `ca_file` in {keys}, if it has one; \
+                    an endpoint without TLS begins with http://"
+                ));
             }
             Self::Line(..) | Self::Stopped(_) => return None,
             Self::Refused(refusal) => refusal,
         };
         Some(match (refusal.status, refusal.code.as_str()) {
-            (_, "InvalidAccessKeyId" | "InvalidAccessKey" | "XAdminUserNotFound") => format!("look at `access_key` in {keys}"),
+            (_, "InvalidAccessKeyId" | "InvalidAccessKey" | "XAdminUserNotFound") => {
+                format!("look at `access_key` in {keys}")
+            }
             (_, "SignatureDoesNotMatch") => {
                 format!("look at `secret_key` and `region` in {keys}, and at no proxy changing the request")
             }
             (_, "ExpiredToken" | "InvalidToken") => format!("renew `session_token` in {keys}, with its keys"),
-            (_, "RequestTimeTooSkewed" | "RequestExpired") => "set this host's clock: `timedatectl set-ntp true`".to_owned(),
-            (_, "NoSuchBucket") => format!("create the bucket {}, or look at `bucket` and `endpoint` in {keys}", target.bucket),
-            (301 | 302 | 307 | 308, _) | (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") => match &refusal.region {
-                Some(region) => format!("set region = \"{}\" in {keys}", short(&(target.scrub)(region))),
-                None => format!("the bucket is in another region: look at `region` and `endpoint` in {keys}"),
-            },
+            (_, "RequestTimeTooSkewed" | "RequestExpired") => {
+                "set this host's clock: `timedatectl set-ntp true`".to_owned()
+            }
+            (_, "NoSuchBucket") => {
+                format!("create the bucket {}, or look at `bucket` and `endpoint` in {keys}", target.bucket)
+            }
+            (301 | 302 | 307 | 308, _) | (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") => {
+                match &refusal.region {
+                    Some(region) => format!("set region = \"{}\" in {keys}", short(&(target.scrub)(region))),
+                    None => format!("the bucket is in another region: look at `region` and `endpoint` in {keys}"),
+                }
+            }
             (_, "ObjectLocked" | "InvalidObjectState") => "look at the object's lock and storage class".to_owned(),
             (401 | 403, _) => format!("let the key do {} on the bucket {}", doing.permission(), target.bucket),
             (_, "InvalidStorageClass") => format!("look at `storage_class` in {keys}"),

@@ -216,7 +216,8 @@ impl Put<'_> {
         let body = data.to_string();
         let command = Command::CompleteMultipartUpload { upload_id: id, data: data.clone() };
         let headers = conditional.then(|| ("if-none-match", "*".to_owned())).into_iter().collect();
-        let answer = self.target.wire.once(Call { headers, body: body.as_bytes(), ..Call::new(&self.path, command) })?;
+        let answer =
+            self.target.wire.once(Call { headers, body: body.as_bytes(), ..Call::new(&self.path, command) })?;
         pages::completed(&answer.document()?)
     }
 
@@ -234,10 +235,9 @@ impl Put<'_> {
             Found::Mine(stored) => {
                 let removed = self.target.remove(&self.target.wire.for_cleanup(), &self.path).is_ok();
                 let rest = if removed { "; it was removed" } else { "" };
-                Err(self.target.wrong(&format!(
-                    "{} has {} bytes after {} were sent{rest}",
-                    self.path, stored.size, self.size
-                )))
+                Err(self
+                    .target
+                    .wrong(&format!("{} has {} bytes after {} were sent{rest}", self.path, stored.size, self.size)))
             }
             Found::Nothing => Err(self.target.wrong(&format!("{} was stored, and is not there", self.path))),
             // A store that keeps no metadata is known by the size alone.
