@@ -163,48 +163,66 @@ fn table(title: &str, lines: &[String], run: &mut dyn FnMut(Plan) -> &'static st
     table
 }
 
-#[test]
-fn every_fault_at_every_request_of_an_upload_ends_whole_or_leaves_nothing() {
-    let proxy = Proxy::new(address(), false);
-    for (name, bytes) in [("one part", noise(100_000)), ("five parts", noise(4 * PART + 4_321))] {
-        let bucket = Bucket::new();
-        let target = behind(&proxy, &bucket);
+/// A fault once, at every request of an upload of these bytes.
+fn uploads_with_a_fault(name: &str, bytes: &[u8], requests: usize) {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    proxy.set(None);
+    target.put(&key("host/x"), &mut &*bytes).unwrap();
+    let lines = proxy.lines();
+    assert_eq!(lines.len(), requests, "{lines:?}");
+    bucket.delete("p/host/x");
+    let mut run = |plan: Plan| {
+        proxy.set(Some(plan));
+        let outcome = target.put(&key("host/x"), &mut &*bytes);
         proxy.set(None);
-        target.put(&key("host/x"), &mut &bytes[..]).unwrap();
-        let lines = proxy.lines();
-        bucket.delete("p/host/x");
-        let mut run = |plan: Plan| {
-            proxy.set(Some(plan));
-            let outcome = target.put(&key("host/x"), &mut &bytes[..]);
-            proxy.set(None);
-            assert_eq!(bucket.unfinished(), [""; 0], "{name}, {plan:?}: {outcome:?}");
-            match outcome {
-                Ok(stored) => {
-                    assert_eq!(stored.size, bytes.len() as u64);
-                    assert!(bucket.get("p/host/x") == bytes, "{name}, {plan:?}");
-                    bucket.delete("p/host/x");
-                    "ok"
-                }
-                Err(failure) => {
-                    assert_eq!(bucket.keys(), [""; 0], "{name}, {plan:?}: {failure:?}");
-                    "clean failure"
-                }
+        assert_eq!(bucket.unfinished(), [""; 0], "{plan:?}: {outcome:?}");
+        match outcome {
+            Ok(stored) => {
+                assert_eq!(stored.size, bytes.len() as u64);
+                assert!(bucket.get("p/host/x") == bytes, "{plan:?}");
+                bucket.delete("p/host/x");
+                "ok"
             }
-        };
-        println!("{}", table(&format!("upload of {name}, a fault once"), &lines, &mut run));
-        // From one request on, for ever: nothing can be put in order either, and is swept later.
-        for at in 0..lines.len() {
+            Err(failure) => {
+                assert_eq!(bucket.keys(), [""; 0], "{plan:?}: {failure:?}");
+                "clean failure"
+            }
+        }
+    };
+    println!("{}", table(&format!("upload of {name}, a fault once"), &lines, &mut run));
+}
+
+#[test]
+fn every_fault_at_every_request_of_a_small_upload_ends_whole_or_leaves_nothing() {
+    uploads_with_a_fault("one part", &noise(100_000), 3);
+}
+
+#[test]
+fn every_fault_at_every_request_of_a_large_upload_ends_whole_or_leaves_nothing() {
+    uploads_with_a_fault("five parts", &noise(4 * PART + 4_321), 9);
+}
+
+#[test]
+fn a_store_that_goes_away_for_good_shows_nothing_and_is_swept_later() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    for (bytes, requests) in [(noise(1_000), 3), (noise(PART + 9), 6)] {
+        for at in 0..requests {
             for fault in [Fault::Refuse, Fault::ResetRequest] {
                 proxy.set(Some(Plan { at, count: usize::MAX / 2, fault }));
                 let outcome = target.put(&key("host/x"), &mut &bytes[..]);
                 proxy.set(None);
-                // The last request only asks whether all is there; what was stored before it stays.
-                assert!(outcome.is_err(), "{name}, {at}, {fault:?}");
-                if at + 1 < lines.len() {
-                    assert_eq!(bucket.keys(), [""; 0], "{name}, {at}, {fault:?}");
+                assert!(outcome.is_err(), "{at}, {fault:?}");
+                if at + 1 < requests {
+                    assert_eq!(bucket.keys(), [""; 0], "{at}, {fault:?}");
+                } else {
+                    // All of it is there, and only the last look was not possible.
+                    assert!(bucket.get("p/host/x") == bytes);
+                    bucket.delete("p/host/x");
                 }
                 target.sweep("", Utc::now() + TimeDelta::days(1)).unwrap();
-                assert_eq!(bucket.unfinished(), [""; 0], "{name}, {at}, {fault:?}");
+                assert_eq!(bucket.unfinished(), [""; 0], "{at}, {fault:?}");
             }
         }
     }
@@ -263,6 +281,51 @@ fn a_listing_that_breaks_is_an_error_and_never_a_part_of_it() {
         }
     }
     assert_eq!(outcomes.len(), 4);
+}
+
+#[test]
+fn a_key_that_may_only_write_writes_and_overwrites_nothing() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    proxy.refuse(|head| (head.starts_with("HEAD") || head.starts_with("GET")).then_some("403 Forbidden"));
+    for length in [1_000, PART + 1] {
+        let (key, bytes) = (key(&format!("host/{length}")), noise(length));
+        assert_eq!(target.put(&key, &mut &bytes[..]).unwrap().size, length as u64);
+        assert!(bucket.get(&format!("p/{key}")) == bytes);
+        assert_eq!(target.put(&key, &mut &bytes[..]).unwrap_err().cause, Cause::Exists);
+        let failure = target.get(&key).err().unwrap();
+        assert_eq!(failure.cause, Cause::Denied, "{failure:?}");
+        assert!(failure.error.hint.unwrap().contains("s3:GetObject"));
+    }
+    assert_eq!(target.list("").unwrap_err().cause, Cause::Denied, "never an empty listing");
+    assert_eq!(bucket.unfinished(), [""; 0]);
+}
+
+#[test]
+fn a_store_without_conditions_is_asked_before() {
+    for status in ["501 Not Implemented", "405 Method Not Allowed"] {
+        let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+        let target = behind(&proxy, &bucket);
+        match status {
+            "501 Not Implemented" => proxy.refuse(|head| head.contains("if-none-match").then_some("501 x")),
+            _ => proxy.refuse(|head| head.contains("if-none-match").then_some("405 x")),
+        }
+        for length in [1_000, PART + 1] {
+            let (key, bytes) = (key(&format!("host/{length}")), noise(length));
+            target.put(&key, &mut &bytes[..]).unwrap();
+            assert_eq!(target.put(&key, &mut &b"new"[..]).unwrap_err().cause, Cause::Exists);
+            assert!(read(&target, &key).unwrap() == bytes);
+        }
+        assert_eq!(bucket.unfinished(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_store_that_lists_no_uploads_has_nothing_to_sweep() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    proxy.refuse(|head| head.contains("uploads").then_some("501 Not Implemented"));
+    assert_eq!(target.sweep("", Utc::now()).unwrap(), 0);
 }
 
 /// A failure as the program shows it, with what differs from run to run taken out.
@@ -458,6 +521,27 @@ fn keys_come_from_the_environment_and_do_not_reach_children() {
     let wrong =
         with(&["-v", "list", "shop", "--target", "s3"]).env("AWS_SECRET_ACCESS_KEY", "canary-wrong").exits(14).run();
     assert!(wrong.stderr.contains("SignatureDoesNotMatch") && !wrong.stderr.contains("canary"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_containers_role_gives_keys() {
+    let (bucket, role) = (Bucket::new(), Proxy::new(address(), false));
+    let body = serde_json::json!({
+        "AccessKeyId": common::s3::access_key(), "SecretAccessKey": common::s3::secret_key(),
+        "Token": "", "Expiration": "2099-01-01T00:00:00Z", "RoleArn": "x",
+    });
+    let body = body.to_string();
+    role.answer(&format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let sandbox = sandbox(&bucket, "");
+    let with = |endpoint: &str| {
+        let command = sandbox.command(&["list", "shop", "--target", "s3"]);
+        command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{endpoint}/role")).stderr_any()
+    };
+    with(&role.endpoint()).run();
+    with("http://127.0.0.1:1").exits(10).stderr_has("this host's own role gives none").run();
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub struct Plan {
     pub fault: Fault,
 }
 
+/// From a request's head to the status that it gets instead of the server's.
+pub type Refuser = fn(&str) -> Option<&'static str>;
+
 #[derive(Debug, Default)]
 struct State {
     seen: AtomicUsize,
@@ -66,6 +69,7 @@ struct State {
     lines: Mutex<Vec<String>>,
     over: AtomicBool,
     canned: Mutex<Option<String>>,
+    refused: Mutex<Option<Refuser>>,
     one_at_a_time: bool,
     gate: Mutex<()>,
 }
@@ -113,6 +117,11 @@ impl Proxy {
         *self.state.canned.lock().unwrap() = Some(bytes.to_owned());
     }
 
+    /// Answers some requests by a bare status.
+    pub fn refuse(&self, refuser: Refuser) {
+        *self.state.refused.lock().unwrap() = Some(refuser);
+    }
+
     /// The requests since [`Proxy::set`]: method and query, without the key.
     pub fn lines(&self) -> Vec<String> {
         self.state.lines.lock().unwrap().clone()
@@ -155,6 +164,10 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
     let canned = state.canned.lock().unwrap().clone();
     if let Some(canned) = canned {
         return client.write_all(canned.as_bytes());
+    }
+    let status = state.refused.lock().unwrap().and_then(|refuser| refuser(&head));
+    if let Some(status) = status {
+        return client.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
     }
     let is_head = head.starts_with("HEAD");
     let error = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");

@@ -18,24 +18,25 @@ const RANGE: u64 = 16 * 1024 * 1024;
 /// Opens an object.
 pub fn open(target: &Arc<Store>, path: &str) -> Result<Box<dyn Read + Send>, TargetError> {
     let tell = |trouble: &Trouble| target.tell(trouble, Doing::Get, path);
-    let head = target.wire.ask(&|| Call::new(path, Command::HeadObject), &|answer| {
-        let (Some(length), Some(etag)) = (answer.length(), answer.etag()) else {
-            return Err(Trouble::Line(Line::Broken, "an answer without length and ETag".to_owned()));
-        };
-        Ok((length, etag))
-    });
-    match head {
-        Ok((length, etag)) => {
-            let path = path.to_owned();
-            Ok(Box::new(Reading { target: Arc::clone(target), path, etag, length, at: 0, piece: None }))
-        }
+    let asked = || {
+        target.wire.ask(&|| Call::new(path, Command::HeadObject), &|answer| match (answer.length(), answer.etag()) {
+            (Some(length), Some(etag)) => Ok((length, etag)),
+            _ => Err(Trouble::Line(Line::Broken, "an answer without length and ETag".to_owned())),
+        })
+    };
+    let mut head = asked();
+    if head.as_ref().is_err_and(|trouble| matches!(trouble, Trouble::Refused(_)) && !trouble.is_passing()) {
         // A refused HEAD has no body to say why; the same by GET has one.
-        Err(trouble @ Trouble::Refused(_)) if !trouble.is_passing() => {
-            let asked = || Call::new(path, Command::GetObjectRange { start: 0, end: Some(0) });
-            Err(tell(&target.wire.ask(&asked, &|_| Ok(())).err().unwrap_or(trouble)))
-        }
-        Err(trouble) => Err(tell(&trouble)),
+        let why = target.wire.ask(
+            &|| Call::new(path, Command::GetObjectRange { start: 0, end: Some(0) }),
+            // Not refused: it has come in between.
+            &|_| Ok(()),
+        );
+        head = why.and_then(|()| asked());
     }
+    let (length, etag) = head.map_err(|trouble| tell(&trouble))?;
+    let path = path.to_owned();
+    Ok(Box::new(Reading { target: Arc::clone(target), path, etag, length, at: 0, piece: None }))
 }
 
 /// An object that is being read.

@@ -24,7 +24,8 @@ const REGION: &str = "us-east-1";
 /// The size of the first parts if nothing says so, in MiB.
 const PART_MIB: u32 = 8;
 /// The variables that AWS's own tools read their credentials from.
-const VARS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const VARS: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
 
 /// All that a target needs to know, but for its keys.
 #[derive(Clone, Debug)]
@@ -178,7 +179,7 @@ pub(super) fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
             String::new()
         }
     };
-    let mut settings = Settings { region, ..Settings::new(&table.name().to_owned(), &place, &bucket, prefix) };
+    let mut settings = Settings { region, ..Settings::new(table.name(), &place, &bucket, prefix) };
     settings.path_style = table.boolean("path_style").unwrap_or(settings.path_style);
     settings.storage_class = table.string("storage_class");
     if settings.storage_class.as_ref().is_some_and(|class| !named(class, "-_")) {

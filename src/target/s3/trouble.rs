@@ -208,7 +208,8 @@ impl Trouble {
     /// Whether the store has not got what was asked of it.
     pub fn is_not_implemented(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.status == 501 || refusal.status == 405
-            || refusal.code == "NotImplemented")
+            || refusal.code == "NotImplemented"
+            || (refusal.status == 400 && refusal.message.to_ascii_lowercase().contains("if-none-match")))
     }
 
     /// How long the store asks us to wait.
