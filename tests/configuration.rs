@@ -89,7 +89,7 @@ fn running_a_seed_job_says_what_is_not_in_this_version() {
         let command = sandbox.command(&["run-job", job]).env("VOXELTRON_BACKUP_DATA_DIR", data);
         command.exits(10).stderr_has(part).stderr_has("hint:").run();
     };
-    run("mydb", "type \"s3\" is not in this version");
+    run("mydb", "has no [databases.mydb] table");
     run("analytics", "type \"gcs\" is not in this version");
     run("mycache", "has no [databases.mycache] table");
 }
@@ -163,6 +163,30 @@ schedule = "0 0 * * *"
 keep_last = "seven"
 "#;
     insta::assert_snapshot!(complaint(text));
+}
+
+#[test]
+fn an_s3_targets_problems_are_told_together() {
+    let said = complaint(
+        r#"[backup.targets.s3]
+endpoint = "s3.example.com"
+bucket = "a/../b"
+region = "eu west"
+secret_key = "canary"
+storage_class = "COLD STORE"
+part_size = 4
+ca_file = "ca.pem"
+path_stile = true
+
+[backup.targets.other]
+type = "s3"
+endpoint = "https://key:canary@s3.example.com"
+session_token = "canary"
+path_style = "yes"
+"#,
+    );
+    assert!(!said.contains("canary"), "{said}");
+    insta::assert_snapshot!(said);
 }
 
 #[test]

@@ -283,6 +283,11 @@ impl<'a> Table<'a> {
         source
     }
 
+    /// Keeps variables that a secret may come from unasked from children.
+    pub fn hide(&self, names: &[&str]) {
+        self.problems.secret_vars.borrow_mut().extend(names.iter().map(|name| (*name).to_owned()));
+    }
+
     /// A list of secrets.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Source> {
         let sources: Option<Vec<Source>> = match self.find(key).map(Spanned::get_ref) {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod faults;
+pub mod proxy;
+pub mod s3;
 pub mod sample;
 
 use std::ffi::OsStr;
@@ -277,7 +279,7 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn from_runner(name: &str) -> String {
+pub fn from_runner(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run the tests by tests/run, which provides it"))
 }
 

@@ -11,14 +11,22 @@ mod suite;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use common::proxy::Proxy;
 use tempfile::TempDir;
 use voxeltron_backup::target::Target;
 use voxeltron_backup::target::local::Local;
 use voxeltron_backup::target::memory::Memory;
+use voxeltron_backup::target::s3::{S3, Settings};
+use voxeltron_backup::world::World;
 
 /// A target to test, with what the suite can't see through the trait.
 pub trait Place: Sync {
     fn target(&self) -> &dyn Target;
+
+    /// The same place for writers that meet, where its server alone would not keep them apart.
+    fn racing(&self) -> &dyn Target {
+        self.target()
+    }
 
     /// Puts things beside our objects that are none of ours, as far as the place can hold such.
     fn add_foreign(&self) {}
@@ -122,5 +130,65 @@ impl Place for MemoryPlace {
     }
 }
 
+/// A bucket on a real S3 server, below a prefix.
+#[derive(Debug)]
+pub struct S3Place {
+    bucket: common::s3::Bucket,
+    target: S3,
+    racing: S3,
+    _proxy: Proxy,
+}
+
+impl S3Place {
+    pub fn new(prefix: &str) -> Self {
+        let bucket = common::s3::Bucket::new();
+        let target = bucket.target(prefix);
+        let proxy = Proxy::new(common::s3::address(), true);
+        let settings = Settings { endpoint: proxy.endpoint(), ..bucket.settings(prefix) };
+        let racing = settings.open(&common::s3::keys(), &World::system()).unwrap();
+        Self { bucket, target, racing, _proxy: proxy }
+    }
+}
+
+impl Place for S3Place {
+    fn target(&self) -> &dyn Target {
+        &self.target
+    }
+
+    fn racing(&self) -> &dyn Target {
+        // versitygw 1.7 looks for the object and creates it in two steps, which AWS and MinIO do in one; the proxy lets
+        // one conditional request through at a time.
+        &self.racing
+    }
+
+    fn add_foreign(&self) {
+        for key in ["notes.txt", "backup-of/host/shop/x", "backup/s3-not/x", "host/shop/x"] {
+            self.bucket.put(key, b"x");
+        }
+        for key in ["a note.txt", "lost and found/x", "ä", "x&y", "x<y>", "a=b", "\"q\""] {
+            self.bucket.put(&format!("backup/s3/host/shop/{key}"), b"x");
+        }
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        self.bucket.unfinished()
+    }
+
+    fn add_unfinished(&self) -> usize {
+        self.bucket.begin("backup/s3/host/shop/new");
+        let old = self.bucket.begin("backup/s3/host/shop/old");
+        self.bucket.age(&old);
+        // As old, but not below the prefix that is swept.
+        let other = self.bucket.begin("backup/s3/other/shop/old");
+        self.bucket.age(&other);
+        1
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        vec![common::s3::access_key(), common::s3::secret_key()]
+    }
+}
+
 suite::holds_for!(local_disk, LocalPlace::default());
 suite::holds_for!(memory, MemoryPlace::default());
+suite::holds_for!(s3, S3Place::new("backup/s3/"));

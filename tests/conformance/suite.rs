@@ -112,7 +112,7 @@ pub fn what_exists_is_not_overwritten(place: &dyn Place) {
 }
 
 pub fn a_race_has_one_winner(place: &dyn Place) {
-    let target = place.target();
+    let target = place.racing();
     for round in 0..10 {
         let key = key(&format!("host/shop/{round}"));
         let start = Barrier::new(8);

@@ -1,0 +1,150 @@
+//! Any S3-compatible store. Flows in and out: objects under keys, with the target's prefix before them. Touches the
+//! network. [`settings`] reads the configuration, [`wire`] sends one request, [`upload`] and [`download`] make objects
+//! of many, [`pages`] reads XML, [`trouble`] says what went wrong.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use chrono::{DateTime, Utc};
+use s3::command::Command;
+
+use super::{Cause, Stored, Target, TargetError, TargetKind};
+use crate::format::name::ObjectKey;
+
+mod download;
+mod pages;
+mod settings;
+mod trouble;
+mod upload;
+mod wire;
+
+pub use settings::{Keys, Settings};
+use trouble::{Doing, Line, Shown, Trouble};
+pub use wire::Patience;
+use wire::{Answer, Call, Wire};
+
+/// The S3 kind.
+pub const KIND: TargetKind = TargetKind { name: "s3", is_local: false, read: settings::read };
+
+/// A bucket, or what is below a prefix in one.
+pub struct S3(Arc<Store>);
+
+/// What uploads and downloads share.
+struct Store {
+    name: String,
+    endpoint: String,
+    bucket: String,
+    prefix: String,
+    wire: Wire,
+    /// The size of the first parts, in bytes.
+    part_size: u64,
+    storage_class: Option<String>,
+    /// Whether the store takes `If-None-Match`, as far as is known.
+    conditions: AtomicBool,
+}
+
+impl Store {
+    /// A key as the store has it.
+    fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// A failure without an answer of the store's.
+    fn wrong(&self, what: &str) -> TargetError {
+        TargetError::new(Cause::Failed, format!("target {}: {what}", self.name))
+    }
+
+    fn tell(&self, trouble: &Trouble, doing: Doing, on: &str) -> TargetError {
+        let secrets = self.wire.secrets();
+        let scrub = |text: &str| {
+            secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "(removed)"))
+        };
+        let shown = Shown { name: &self.name, endpoint: &self.endpoint, bucket: &self.bucket, scrub: &scrub };
+        let on = if on.is_empty() { format!("bucket {}", self.bucket) } else { on.to_owned() };
+        trouble.tell(&shown, doing, &on)
+    }
+
+    /// What the headers of an answer say of an object.
+    fn stored(key: &ObjectKey, answer: &Answer) -> Result<Stored, Trouble> {
+        let (Some(size), Some(_)) = (answer.length(), answer.etag()) else {
+            return Err(Trouble::Line(Line::Broken, "an answer without length and ETag".to_owned()));
+        };
+        let modified = answer.header("last-modified").and_then(|text| DateTime::parse_from_rfc2822(text).ok());
+        Ok(Stored { key: key.clone(), size, modified: modified.map(|at| at.to_utc()) })
+    }
+
+    fn remove(&self, wire: &Wire, path: &str) -> Result<(), Trouble> {
+        match wire.ask(&|| Call::new(path, Command::DeleteObject), &|_| Ok(())) {
+            Err(trouble) if !trouble.is_missing() => Err(trouble),
+            _ => Ok(()),
+        }
+    }
+
+    /// A key of ours from one of the store's.
+    fn key(&self, path: &str) -> Option<ObjectKey> {
+        ObjectKey::new(path.strip_prefix(&self.prefix)?).ok()
+    }
+}
+
+fn instant(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text.trim()).ok().map(|at| at.to_utc())
+}
+
+impl Target for S3 {
+    fn describe(&self) -> String {
+        format!("{} ({}/{}/{})", self.0.name, self.0.endpoint, self.0.bucket, self.0.prefix)
+    }
+
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+        upload::put(&self.0, key, body)
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
+        download::open(&self.0, &self.0.path(key.as_str()))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError> {
+        let path = self.0.path(prefix);
+        let objects = pages::objects(&self.0.wire, &path);
+        let objects = objects.map_err(|trouble| self.0.tell(&trouble, Doing::List, &path))?;
+        let ours = objects.into_iter().filter_map(|object| {
+            let modified = object.last_modified.as_deref().and_then(instant);
+            Some(Stored { key: self.0.key(&object.key)?, size: object.size, modified })
+        });
+        let mut stored: Vec<Stored> = ours.collect();
+        stored.sort_by(|a, b| a.key.cmp(&b.key));
+        stored.dedup_by(|a, b| a.key == b.key);
+        Ok(stored)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        let path = self.0.path(key.as_str());
+        self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
+    }
+
+    fn sweep(&self, prefix: &str, before: DateTime<Utc>) -> Result<usize, TargetError> {
+        let path = self.0.path(prefix);
+        let tell = |trouble: &Trouble| self.0.tell(trouble, Doing::Sweep, &path);
+        let uploads = match pages::uploads(&self.0.wire, &path) {
+            Err(trouble) if trouble.is_not_implemented() => return Ok(0),
+            other => other.map_err(|trouble| tell(&trouble))?,
+        };
+        let mut swept = 0;
+        for upload in uploads {
+            let is_old = upload.initiated.as_deref().and_then(instant).is_some_and(|at| at < before);
+            if is_old && self.0.key(&upload.key).is_some() {
+                let id = upload::query(&upload.upload_id);
+                upload::abort(&self.0.wire, &upload.key, &id).map_err(|trouble| tell(&trouble))?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl std::fmt::Debug for S3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("S3").field(&self.describe()).finish()
+    }
+}

@@ -1,0 +1,297 @@
+//! An S3 target's keys in the configuration, and the secrets behind them. Flows in: a table. Flows out: a target that is
+//! ready. Touches the CA file, the secrets' sources and, where nothing else gives credentials, the host's own role.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use base64::Engine;
+use s3::creds::Credentials;
+use s3::{Bucket, Region};
+
+use super::wire::{Patience, Wire};
+use super::{S3, Store};
+use crate::config::table::Table;
+use crate::engine::Cx;
+use crate::error::{Context, Error, Kind, Result};
+use crate::secret::{Secret, Source};
+use crate::target::Opener;
+use crate::target::retry::Policy;
+use crate::world::World;
+
+/// Where a bucket is if nothing says so.
+const REGION: &str = "us-east-1";
+/// The size of the first parts if nothing says so, in MiB.
+const PART_MIB: u32 = 8;
+/// The variables that AWS's own tools read their credentials from.
+const VARS: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
+
+/// All that a target needs to know, but for its keys.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The target's name in the configuration.
+    pub name: String,
+    /// Scheme, host, port, perhaps a path; no slash at its end.
+    pub endpoint: String,
+    /// The bucket.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// What is put before every key: empty, or with a slash at its end.
+    pub prefix: String,
+    /// Whether the bucket stands in the path or in the host's name.
+    pub path_style: bool,
+    /// The storage class of what is stored, if not the bucket's own.
+    pub storage_class: Option<String>,
+    /// The size of the first parts, in MiB.
+    pub part_mib: u32,
+    /// Certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How often a request is tried.
+    pub policy: Policy,
+    /// How long to wait for the store.
+    pub patience: Patience,
+}
+
+/// What requests are signed with.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Names the key.
+    pub access: Secret,
+    /// The key.
+    pub secret: Secret,
+    /// Comes with keys that end.
+    pub token: Option<Secret>,
+}
+
+impl Settings {
+    /// A target of that name, everything else as it is by default.
+    pub fn new(name: &str, endpoint: &str, bucket: &str, prefix: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoint: endpoint.to_owned(),
+            bucket: bucket.to_owned(),
+            region: REGION.to_owned(),
+            prefix: prefix.to_owned(),
+            path_style: !is_aws(endpoint) || bucket.contains('.'),
+            storage_class: None,
+            part_mib: PART_MIB,
+            ca_file: None,
+            policy: Policy::default(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// The target.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when the CA file can't be read, or the bucket's or region's name can't be one.
+    pub fn open(&self, keys: &Keys, world: &World) -> Result<S3> {
+        let token = keys.token.as_ref().map(Secret::expose);
+        let credentials = Credentials::new(Some(keys.access.expose()), Some(keys.secret.expose()), token, None, None);
+        self.with(credentials.map_err(|_| self.unusable("the keys"))?, world)
+    }
+
+    fn unusable(&self, what: &str) -> Error {
+        Error::new(Kind::Config, format!("target {}: {what} can't be used", self.name))
+    }
+
+    fn with(&self, credentials: Credentials, world: &World) -> Result<S3> {
+        let roots = self.ca_file.as_deref().map(|path| certificates(path, &self.name)).transpose()?.unwrap_or_default();
+        let region = Region::Custom { region: self.region.clone(), endpoint: self.endpoint.clone() };
+        let mut bucket =
+            Bucket::new(&self.bucket, region, credentials).map_err(|_| self.unusable("bucket and endpoint"))?;
+        if self.path_style {
+            bucket.set_path_style();
+        }
+        Ok(S3(Arc::new(Store {
+            name: self.name.clone(),
+            endpoint: self.endpoint.clone(),
+            bucket: self.bucket.clone(),
+            prefix: self.prefix.clone(),
+            wire: Wire::new(bucket, roots, world.clone(), self.policy, self.patience),
+            part_size: u64::from(self.part_mib) * 1024 * 1024,
+            storage_class: self.storage_class.clone(),
+            conditions: AtomicBool::new(true),
+        })))
+    }
+}
+
+fn host(endpoint: &str) -> &str {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+fn is_aws(endpoint: &str) -> bool {
+    let host = host(endpoint);
+    host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
+}
+
+/// An endpoint in the form that is signed and sent alike: no slash at its end, no port that the scheme implies.
+fn endpoint(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    let (scheme, rest) = text.split_once("://")?;
+    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+    let usual = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return None,
+    };
+    let authority = authority.strip_suffix(usual).unwrap_or(authority).to_ascii_lowercase();
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    let fine_path = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
+    let climbs = path.is_some_and(|path| !path.chars().all(fine_path) || path.split('/').any(|part| part == ".."));
+    if authority.is_empty() || !authority.chars().all(fine) || climbs {
+        return None;
+    }
+    Some(format!("{scheme}://{authority}{}", path.map(|path| format!("/{path}")).unwrap_or_default()))
+}
+
+fn named(text: &str, more: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+    !text.is_empty() && text.len() <= 255 && text.chars().all(fine) && !text.starts_with('.')
+}
+
+/// Reads the table.
+pub(super) fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
+    let given = table.string("endpoint");
+    let bucket = table.required_string("bucket").unwrap_or_default();
+    let region = table.string("region").unwrap_or_else(|| REGION.to_owned());
+    if !bucket.is_empty() && !named(&bucket, "-._") {
+        table.problem("bucket", "can't be a bucket's name", "letters, digits, - and . are allowed");
+    }
+    if !named(&region, "-_") {
+        table.problem("region", "can't be a region", "write it like us-east-1");
+    }
+    let place = match given.as_deref().map(endpoint) {
+        // The global name answers for one region, and sends every other away.
+        None => format!("https://s3.{region}.amazonaws.com"),
+        Some(Some(place)) if place == "https://s3.amazonaws.com" => format!("https://s3.{region}.amazonaws.com"),
+        Some(Some(place)) => place,
+        Some(None) => {
+            table.problem(
+                "endpoint",
+                "is not an address",
+                "write it like https://s3.example.com or http://10.0.0.5:9000",
+            );
+            String::new()
+        }
+    };
+    let mut settings = Settings { region, ..Settings::new(table.name(), &place, &bucket, prefix) };
+    settings.path_style = table.boolean("path_style").unwrap_or(settings.path_style);
+    settings.storage_class = table.string("storage_class");
+    if settings.storage_class.as_ref().is_some_and(|class| !named(class, "-_")) {
+        table.problem("storage_class", "can't be a storage class", "write it like STANDARD_IA");
+    }
+    settings.part_mib = table.integer("part_size", 5..=5000).unwrap_or(settings.part_mib);
+    settings.ca_file = table.path("ca_file");
+    let (access, secret, token) =
+        (table.secret("access_key"), table.secret("secret_key"), table.secret("session_token"));
+    for (one, other) in [("access_key", "secret_key"), ("secret_key", "access_key"), ("session_token", "access_key")] {
+        let has = |key: &str| match key {
+            "access_key" => access.is_some(),
+            "secret_key" => secret.is_some(),
+            _ => token.is_some(),
+        };
+        if has(one) && !has(other) {
+            table.problem(one, &format!("stands without `{other}`"), &format!("give `{other}`, too, or neither"));
+        }
+    }
+    if access.is_none() && secret.is_none() {
+        table.hide(&VARS);
+    }
+    Arc::new(move |cx| Ok(Box::new(open(&settings, access.as_ref().zip(secret.as_ref()), token.as_ref(), cx)?)))
+}
+
+fn open(settings: &Settings, given: Option<(&Source, &Source)>, token: Option<&Source>, cx: &Cx) -> Result<S3> {
+    let what = |key: &str| format!("{key} of [backup.targets.{}]", settings.name);
+    let vars = &cx.world.vars;
+    let keys = match (given, vars.get(VARS[0]), vars.get(VARS[1])) {
+        (Some((access, secret)), ..) => Keys {
+            access: access.fetch(&what("access_key"), cx)?,
+            secret: secret.fetch(&what("secret_key"), cx)?,
+            token: token.map(|token| token.fetch(&what("session_token"), cx)).transpose()?,
+        },
+        (None, Some(access), Some(secret)) => {
+            Keys { access: Secret::new(access), secret: Secret::new(secret), token: vars.get(VARS[2]).map(Secret::new) }
+        }
+        _ => return settings.with(role(settings, cx)?, &cx.world),
+    };
+    settings.open(&keys, &cx.world)
+}
+
+/// Credentials that the host or the container has: asked for only where there can be such, since elsewhere the question
+/// alone takes long.
+fn role(settings: &Settings, cx: &Cx) -> Result<Credentials> {
+    let has = |name: &str| cx.world.vars.get(name).is_some();
+    let found = if has("AWS_WEB_IDENTITY_TOKEN_FILE") {
+        Credentials::from_sts_env("voxeltron-backup")
+    } else if has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") || has("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
+        Credentials::from_container_credentials_provider()
+    } else if is_aws(&settings.endpoint) {
+        Credentials::from_instance_metadata_v2(false)
+    } else {
+        return Err(no_keys(settings, "there are no keys for it"));
+    };
+    // The crate's own error could quote an answer.
+    found.map_err(|_| no_keys(settings, "there are no keys for it, and this host's own role gives none"))
+}
+
+fn no_keys(settings: &Settings, why: &str) -> Error {
+    let hint = format!(
+        "set access_key and secret_key in [backup.targets.{}], or {} and {} in the environment",
+        settings.name, VARS[0], VARS[1]
+    );
+    Error::new(Kind::Config, format!("target {}: {why}", settings.name)).hint(hint)
+}
+
+/// The certificates of a PEM file, each in DER.
+fn certificates(path: &Path, name: &str) -> Result<Vec<Vec<u8>>> {
+    let what = format!("target {name}: can't read ca_file {}", path.display());
+    let text = std::fs::read_to_string(path).doing(Kind::Config, what)?;
+    let mut found = Vec::new();
+    for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
+        let body: String = block.split("-----END").next().unwrap_or_default().split_whitespace().collect();
+        found.extend(base64::engine::general_purpose::STANDARD.decode(body));
+    }
+    if found.is_empty() {
+        return Err(Error::new(Kind::Config, format!("target {name}: {} holds no certificate", path.display()))
+            .hint("ca_file is a PEM file: it begins with -----BEGIN CERTIFICATE-----"));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_take_one_form() {
+        for (given, kept) in [
+            ("https://s3.example.com/", Some("https://s3.example.com")),
+            ("https://S3.Example.com:443", Some("https://s3.example.com")),
+            ("http://10.0.0.5:80/", Some("http://10.0.0.5")),
+            ("http://[::1]:9000", Some("http://[::1]:9000")),
+            ("https://x.example:8443/storage/v1/s3", Some("https://x.example:8443/storage/v1/s3")),
+            ("s3.example.com", None),
+            ("ftp://s3.example.com", None),
+            ("https://", None),
+            ("https://key:secret@s3.example.com", None),
+            ("https://s3.example.com/a/../b", None),
+            ("https://s3.example.com/?x=1", None),
+        ] {
+            assert_eq!(endpoint(given).as_deref(), kept, "{given}");
+        }
+    }
+
+    #[test]
+    fn the_bucket_stands_in_the_path_but_at_aws() {
+        let style = |endpoint: &str, bucket: &str| Settings::new("s3", endpoint, bucket, "").path_style;
+        assert!(style("http://127.0.0.1:9000", "b"));
+        assert!(style("https://amazonaws.com.example.org", "b"));
+        assert!(!style("https://s3.eu-central-1.amazonaws.com", "b"));
+        assert!(style("https://s3.eu-central-1.amazonaws.com", "a.b"), "no certificate fits a dot");
+    }
+}
