@@ -142,7 +142,7 @@ fn behind(proxy: &Proxy, bucket: &Bucket) -> S3 {
         connect: Duration::from_millis(1_000),
         answer: Duration::from_millis(1_200),
         completion: Duration::from_millis(1_500),
-        ..Patience::default()
+        slowest: 4 << 20,
     };
     let settings = Settings { endpoint: proxy.endpoint(), patience, ..bucket.settings("p/") };
     settings.open(&keys(), &World::system()).unwrap()
