@@ -1,6 +1,7 @@
 //! S3 beyond the contract that every target keeps: edges of multipart uploads, what is left when one fails, every fault at
 //! every request between the program and a real server, messages, and the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+#![allow(clippy::print_stdout, reason = "the tables of faults")]
 
 mod common;
 
