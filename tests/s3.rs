@@ -1,6 +1,7 @@
 //! S3 beyond the contract that every target keeps: edges of multipart uploads, what is left when one fails, every fault at
 //! every request between the program and a real server, messages, and the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+#![allow(clippy::print_stdout, reason = "the tables of faults")]
 
 mod common;
 
@@ -142,7 +143,7 @@ fn behind(proxy: &Proxy, bucket: &Bucket) -> S3 {
         connect: Duration::from_millis(1_000),
         answer: Duration::from_millis(1_200),
         completion: Duration::from_millis(1_500),
-        ..Patience::default()
+        slowest: 4 << 20,
     };
     let settings = Settings { endpoint: proxy.endpoint(), patience, ..bucket.settings("p/") };
     settings.open(&keys(), &World::system()).unwrap()

@@ -25,6 +25,8 @@ pub enum Fault {
     Error500After,
     /// Nothing comes, and the server is not asked.
     Stall,
+    /// Half of the request is taken, and no more.
+    StallRequest,
     /// The server does it, and the answer does not come.
     StallAnswer,
     /// The answer ends in the middle of its body, or of its head if it has none.
@@ -36,7 +38,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Refuse,
         Self::ResetRequest,
         Self::ResetAnswer,
@@ -44,6 +46,7 @@ impl Fault {
         Self::Error503,
         Self::Error500After,
         Self::Stall,
+        Self::StallRequest,
         Self::StallAnswer,
         Self::Cut,
         Self::WrongLength,
@@ -152,10 +155,14 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
     let (head, mut body) = read_head(&mut client)?;
     state.lines.lock().unwrap().push(line(&head));
     let length = header(&head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0usize);
-    if fault == Some(Fault::ResetRequest) {
+    if let Some(fault @ (Fault::ResetRequest | Fault::StallRequest)) = fault {
         let mut half = vec![0; length.saturating_sub(body.len()) / 2];
         client.read_exact(&mut half)?;
-        reset(&client);
+        match fault {
+            Fault::ResetRequest => reset(&client),
+            // Long enough for any patience of the tests.
+            _ => std::thread::sleep(Duration::from_secs(8)),
+        }
         return Ok(());
     }
     let had = body.len();

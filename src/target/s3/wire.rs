@@ -2,7 +2,8 @@
 //! or what went wrong. Signing, URLs and headers are `s3`'s; sending is ours, on the HTTP client below it, because its
 //! own takes a body that was cut short for a whole one, has one timeout for everything, retries out of sight, follows
 //! redirects to hosts that were never named, drops the headers of a refusal and knows no certificates but the system's.
-//! Touches the network.
+//! Touches the network; the crates themselves look at the system's clock for a signature, and at `https_proxy` and
+//! `no_proxy` for the way.
 
 use std::io::Read;
 use std::time::Duration;
