@@ -255,12 +255,7 @@ fn when_it_fails() {
     fails(&format!("\"postgres://u@h/x?password={PASSWORD}&sslmode=nonsense\""), "", &key, &real);
     fails(&with(PASSWORD), "", &format!("\"{KEY}=\""), &real);
     fails(&with(PASSWORD), "", &format!("\"{}\"", KEY.trim_end_matches('=')), &real);
-    fails(
-        &with(PASSWORD),
-        "password = { command = [\"sh\", \"-c\", \"cat {dir}/password; exit 3\"] }\n",
-        &key,
-        &real,
-    );
+    fails(&with(PASSWORD), "password = { command = [\"sh\", \"-c\", \"cat {dir}/password; exit 3\"] }\n", &key, &real);
     fails(&with(PASSWORD), &format!("pasword = \"{PASSWORD}\"\n"), &key, &real);
     fails(&with(PASSWORD), &format!("password = [\"{PASSWORD}\"]\n"), &key, &real);
     fails(&with(PASSWORD), &format!("password = {{ text = \"{PASSWORD}\" }}\n"), &key, &real);
