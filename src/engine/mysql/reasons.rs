@@ -52,9 +52,14 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("1045", "the server refuses {user} or the password", "set [databases.{name}] password"),
     ("1698", "the server refuses {user} or the password", "set [databases.{name}] password"),
     (
-        "caching_sha2_password",
+        "cannot be loaded",
         "the tool does not know how this server authenticates",
-        "install MySQL's own client and set [databases.{name}] tools_dir to its folder",
+        "install the client tools of the server's own family, MySQL or MariaDB, and set [databases.{name}] tools_dir",
+    ),
+    (
+        "1370",
+        "{user} may not run a routine that a view or a trigger uses",
+        "GRANT EXECUTE ON `{database}`.* TO the user that the last lines name",
     ),
     (
         "Authentication requires secure connection",

@@ -74,7 +74,6 @@ struct State {
     /// Whether items are kept: an inspector only looks.
     keeps: bool,
     data: Vec<u8>,
-    first_done: bool,
 }
 
 impl Script {
@@ -233,10 +232,6 @@ impl State {
     }
 
     fn statement(&mut self, text: &[u8]) -> Result<()> {
-        let mut text = text;
-        if !std::mem::replace(&mut self.first_done, true) {
-            text = without_sandbox(text);
-        }
         let first = words(text, 3);
         let word = |at: usize, is: &str| first.get(at).is_some_and(|word: &Word| word.is(is));
         // A view is announced by a stand-in, which older tools make a table; we make views in an order of our own.
@@ -328,14 +323,6 @@ impl State {
         let rest = String::from_utf8_lossy(rest);
         self.charset = Some(rest.trim().trim_end_matches("*/").trim().to_owned());
     }
-}
-
-/// Older clients don't know the line that newer MariaDB tools begin with, and there is nothing in it that we need: our
-/// client takes no commands from a dump in any case.
-fn without_sandbox(text: &[u8]) -> &[u8] {
-    let sandbox = text.starts_with(br"/*M!999999\-") || text.starts_with(br"/*!999999\-");
-    let end = text.windows(2).position(|pair| pair == b"*/").filter(|_| sandbox);
-    end.and_then(|end| text.get(end + 2..)).unwrap_or(text).trim_ascii()
 }
 
 fn name_of(word: &Word) -> Result<String> {

@@ -61,7 +61,7 @@ impl Facts {
     fn add(&mut self, row: &[Option<String>]) {
         let text = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
         match text(0).as_str() {
-            "server" => (self.version, self.me, self.read_only) = (text(1), text(2), text(3) != "0"),
+            "server" => (self.version, self.me, self.read_only) = (text(1), text(2), text(3) == "1"),
             "live" => self.live = Some(format!("CHARACTER SET {} COLLATE {}", text(1), text(2))),
             "schema" => self.schemas.push(text(1)),
             "table" => match text(3).as_str() {
@@ -99,7 +99,7 @@ pub fn ask(tools: &Tools, client: &Tool, schema: &str, cx: &Cx) -> Result<Facts>
         format!("{column} = {name} AND CAST({column} AS BINARY) = CAST({name} AS BINARY)")
     };
     let sql = format!(
-        "SELECT JSON_ARRAY('server', VERSION(), CURRENT_USER(), CAST(@@read_only AS CHAR));
+        "SELECT JSON_ARRAY('server', VERSION(), CURRENT_USER(), IF(@@read_only, '1', '0'));
 SELECT JSON_ARRAY('live', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME) FROM information_schema.SCHEMATA WHERE {};
 SELECT JSON_ARRAY('schema', SCHEMA_NAME) FROM information_schema.SCHEMATA;
 SELECT JSON_ARRAY('table', TABLE_NAME, ENGINE, TABLE_TYPE) FROM information_schema.TABLES WHERE {} ORDER BY TABLE_NAME;

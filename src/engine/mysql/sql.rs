@@ -102,7 +102,7 @@ fn skip(text: &[u8], mut from: usize) -> Option<usize> {
             mark + rest.iter().skip(mark).take_while(|byte| byte.is_ascii_digit()).count()
         } else if rest.starts_with(b"/*") {
             rest.windows(2).position(|pair| pair == b"*/").map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with(b"-- ") || *first == b'#' {
+        } else if (rest.starts_with(b"--") && rest.get(2).is_none_or(u8::is_ascii_whitespace)) || *first == b'#' {
             rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1)
         } else {
             return Some(from);
