@@ -110,6 +110,9 @@ impl Server {
     fn all_of(&self, database: &str) -> String {
         let mut dump = self.tool("mysqldump");
         dump.args(["--routines", "--events", "--triggers", "--hex-blob", "--skip-dump-date", "--skip-extended-insert"]);
+        if !self.maria {
+            dump.arg("--set-gtid-purged=OFF");
+        }
         dump.args(["--no-tablespaces", "--single-transaction", "--", database]);
         let output = dump.output().expect("mysqldump starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -315,7 +318,9 @@ on_both!(
 );
 
 fn data_that_hurts_comes_back_the_same(server: Server) {
-    let db = Database::empty(server, "Ünï \"q\" 'a' `b` \\ $= €");
+    // With --events, mariadb-dump can't find a schema whose name has a quote or a backslash, and says so.
+    let label = if server.maria { "Ünï `b` $= €" } else { "Ünï \"q\" 'a' `b` \\ $= €" };
+    let db = Database::empty(server, label);
     db.sql(include_str!("mysql/hurts.sql"));
     if db.server.maria {
         db.sql("CREATE SEQUENCE seq START WITH 5; SELECT NEXTVAL(seq); CREATE TABLE uu (u UUID, i INET6); INSERT INTO uu VALUES (UUID(), '::1')");
@@ -748,11 +753,12 @@ fn a_swap_left_half_way_is_finished(server: Server) {
         script(
             &folder.path().join(client),
             &format!(
-                "case \"$1\" in --version) exec {real} --version;; esac\nin=$(mktemp {dir}/in.XXXX)\n\
+                "case \"$1\" in --version) exec {real} --version;; esac\n\n\
                  [ -e {dir}/dead ] && exit 1\n\
-                 head -n 5 > /dev/null < /dev/null\n\
-                 read -r first; read -r second; read -r third; read -r lock\n\
-                 case \"$lock\" in *GET_LOCK\\(\\'voxeltron-swap*) ;; *) {{ printf '%s\\n' \"$first\" \"$second\" \"$third\" \"$lock\"; cat; }} | exec {real} \"$@\"; exit $?;; esac\n\
+                 read -r first\n\
+                 case \"$first\" in 'SET SESSION sql_mode'*) ;; *) {{ printf '%s\\n' \"$first\"; cat; }} | {real} \"$@\"; exit $?;; esac\n\
+                 read -r second; read -r third; read -r lock\n\
+                 case \"$lock\" in *GET_LOCK\\(\\'voxeltron-swap*) ;; *) {{ printf '%s\\n' \"$first\" \"$second\" \"$third\" \"$lock\"; cat; }} | {real} \"$@\"; exit $?;; esac\n\
                  touch {dir}/dead\n\
                  {{ printf '%s\\n' \"$first\" \"$second\" \"$third\" \"$lock\"; head -n {keep}; }} | {real} \"$@\"; exit 1",
                 dir = folder.path().display()
@@ -769,7 +775,9 @@ fn a_swap_left_half_way_is_finished(server: Server) {
         let stream = Failing { inner: Cursor::new(&bytes), left: bytes.len() };
         restore(db.engine().as_ref(), stream, Destination::InPlace, &findings.counts).expect_err("it fails");
         let now = db.all();
-        assert!(now == changed || now == restored, "kept {keep}: neither old nor new");
+        if now != changed {
+            similar(&restored, &now);
+        }
         restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
         similar(&restored, &db.all());
         db.assert_nothing_left();

@@ -4,7 +4,7 @@ CREATE TABLE `types` (
   de DECIMAL(65,30), fl FLOAT, dou DOUBLE,
   da DATE, dt DATETIME(6), ts TIMESTAMP(6) NULL, ti TIME(6), ye YEAR,
   ch CHAR(10), vc VARCHAR(200), tx LONGTEXT, bn BINARY(255), vb VARBINARY(300), bl LONGBLOB,
-  en ENUM('a','it''s','ü\\'), se SET('x','y,z'), js JSON, ge GEOMETRY,
+  en ENUM('a','it''s','ü\\'), se SET('x','y z'), js JSON, ge GEOMETRY,
   la VARCHAR(50) CHARACTER SET latin1, ko VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00';
@@ -18,7 +18,7 @@ INSERT INTO `types` (id, t, s, m, b, u, bo, bi, de, fl, dou, da, dt, ts, ti, ye)
  (1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1e-38, 0.1, '2024-02-29', '2000-00-00 00:00:00', NULL, '-00:00:00.000001', 0);
 INSERT INTO `types` (id, ch, vc, tx, bn, vb, bl, en, se, js, ge, la, ko) VALUES
  (2, 'a  ', 'it''s "q" `b` \\ \n\r\t\0\Z %_ ; -- # /* ( ) \\''', '😀 VALUES (1),(2);\nDELIMITER ;;\n-- Dump completed on 2020-01-01\n', NULL,
-  '', '', 'it''s', 'x,y,z', '{"a": [1, "😀\\u0000", null, 1.5e300]}', ST_GeomFromText('POLYGON((0 0,1 0,1 1,0 0))'), 'é€', 'Ünï'),
+  '', '', 'it''s', 'x,y z', '{"a": [1, "😀\\u0000", null, 1.5e300]}', ST_GeomFromText('POLYGON((0 0,1 0,1 1,0 0))'), 'é€', 'Ünï'),
  (3, '', '', '', '', NULL, NULL, 'ü\\', '', '[]', ST_GeomFromText('POINT(1 -1)'), '', '');
 DROP PROCEDURE IF EXISTS fill;
 DELIMITER ;;
@@ -61,7 +61,7 @@ CREATE TRIGGER hen_in BEFORE INSERT ON `hen` FOR EACH ROW BEGIN INSERT INTO log 
 CREATE TRIGGER hen_in2 BEFORE INSERT ON `hen` FOR EACH ROW FOLLOWS hen_in INSERT INTO log VALUES (2, 'follows') ;;
 CREATE TRIGGER `we'ird ``t` AFTER UPDATE ON `we ``ird" 'n' \\ ; Ünï (x` FOR EACH ROW INSERT INTO log VALUES (twice(2), 'Ü') ;;
 CREATE EVENT ev ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' ON COMPLETION PRESERVE DISABLE COMMENT 'it''s' DO BEGIN DELETE FROM log WHERE at > 5; END ;;
-CREATE EVENT `ev 2` ON SCHEDULE EVERY 3 HOUR STARTS '2031-01-01 00:00:00' DO CALL `pro ``c Ü`(1, @x) ;;
+CREATE EVENT `ev 2` ON SCHEDULE EVERY 3 HOUR STARTS '2031-01-01 00:00:00' DO INSERT INTO log VALUES (3, 'Ü;') ;;
 DELIMITER ;
 CREATE VIEW z_first AS SELECT id, twice(id) AS d FROM hen;
 CREATE VIEW m_mid AS SELECT z_first.id, z_first.d FROM z_first WHERE d > 0 WITH CHECK OPTION;
