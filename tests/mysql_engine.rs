@@ -338,7 +338,7 @@ fn data_that_hurts_comes_back_the_same(server: Server) {
     assert_eq!(rows("types"), Some(6), "{findings:?}");
     assert_eq!(rows("empty_one"), Some(0));
     assert_eq!(rows("generated_ones"), Some(2));
-    assert_eq!(rows("we `ird\" 'n' \\ ; Ünï (x"), Some(2), "{findings:?}");
+    assert_eq!(rows("we `ird\" 'n' \\\\ ; Ünï (x"), Some(2), "{findings:?}");
 
     db.sql(
         "DROP VIEW a_last; SET foreign_key_checks = 0; DROP TABLE egg, parted; DELETE FROM types; DROP TRIGGER hen_in2; DROP FUNCTION ansi;
