@@ -1,14 +1,41 @@
 //! Views, routines, triggers and events. Flows in: what a dump holds of them. Flows out: scripts that make them, each under
 //! its own settings, and triggers turned to a table under another name. Touches nothing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::script::{Code, Item};
 use super::sql::{Word, ident, words};
 use crate::error::{Error, Kind, Result};
 
 /// How far into a statement its name may stand, in words.
 const NAME_WITHIN: usize = 60;
+
+/// A kind of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// A function, a procedure or a package.
+    Routine,
+    /// A trigger.
+    Trigger,
+    /// A view.
+    View,
+    /// An event.
+    Event,
+}
+
+/// One view, routine, trigger or event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub code: Code,
+    /// The statement that makes it, in the character set that its settings name.
+    pub text: Vec<u8>,
+    /// The settings it is made under.
+    pub settings: BTreeMap<String, String>,
+    /// The schema's character set and collation while it is made, if the dump changes them for it.
+    pub charset: Option<String>,
+}
 
 /// A trigger, view, routine or event that can be made again and again, kept with the swap so that a killed one can be
 /// finished.
@@ -166,7 +193,6 @@ pub fn script<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn item(code: Code, text: &str) -> Made {
         Made::new(&Item { code, text: text.into(), settings: BTreeMap::new(), charset: None }).unwrap()

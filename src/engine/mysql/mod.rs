@@ -4,12 +4,13 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
-//! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last part.
+//! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
+//! part, [`names`] and [`leftovers`] what it leaves and clears away.
 
 use std::io::{self, Read};
 
+use self::names::Names;
 use self::server::{Facts, Grants};
-use self::swap::Names;
 use self::tools::{Tool, Tools, major};
 use self::url::Place;
 use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
@@ -18,7 +19,9 @@ use crate::process;
 
 pub mod args;
 pub mod code;
+pub mod leftovers;
 pub mod lexer;
+pub mod names;
 pub mod reasons;
 pub mod restore;
 pub mod script;

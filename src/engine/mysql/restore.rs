@@ -8,11 +8,13 @@
 use std::io::{Read, Write};
 
 use super::code::{self, Made};
+use super::leftovers::{self, Scratch};
+use super::names::Names;
 use super::script::Script;
 use super::server::{self, Facts, Grants, Holder};
 use super::sql::{ident, literal, table};
-use super::swap::{self, Names, Record, Swap};
-use super::tools::{Tool, Tools, for_cleanup};
+use super::swap::{self, Record, Swap};
+use super::tools::{Tool, Tools};
 use super::url::NAME_CHARS;
 use crate::engine::{Counts, Cx, Destination, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
@@ -49,8 +51,11 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         Destination::Into(name) => name.as_str(),
         Destination::InPlace | Destination::Drill => tools.place.database.as_str(),
     };
-    let client = tools.client(cx)?;
+    let mut client = tools.client(cx)?;
     let facts = server::ask(tools, &client, target, cx)?;
+    if client.family != facts.family() {
+        client = tools.tool(&["mysql", "mariadb"], cx)?;
+    }
     let names = Names::new(target, &cx.world.random_hex(4)?);
     let mut this = Restore { tools, client, cx, facts, names, script, notes: Vec::new() };
     this.check(&request.destination)?;
@@ -62,7 +67,8 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         (!matches!(request.destination, Destination::Drill)).then_some(target),
         cx,
     )?;
-    this.sweep(in_place)?;
+    this.notes.extend(leftovers::sweep(tools, &this.client, &this.names, &this.facts.schemas, in_place, cx)?);
+    this.facts = server::ask(tools, &this.client, target, cx)?;
     let mut scratch = this.create()?;
     this.load(begun, dump)?;
     let counts = this.compare(request)?;
@@ -178,63 +184,11 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Finishes the swap of a dead restore, and drops what others have left. What isn't ours by name and mark stays.
-    fn sweep(&mut self, in_place: bool) -> Result<()> {
-        let target = self.names.target.clone();
-        for schema in self.facts.schemas.clone() {
-            let Some(names) = Names::of_scratch(&target, &schema) else { continue };
-            if names == self.names
-                || !self.is_ours(&names)?
-                || !server::is_dead(self.tools, &self.client, &names.hex, self.cx)?
-            {
-                continue;
-            }
-            let Some(mut swap) = Swap::find(self.tools, &self.client, self.cx, names.clone())? else {
-                self.drop_schema(&names.scratch)?;
-                self.notes.push(format!("dropped {schema}, which an interrupted restore had left"));
-                continue;
-            };
-            let untouched = swap.stage()?.0 == swap::Stage::Untouched;
-            if untouched {
-                swap.clear()?;
-                self.notes.push(format!("dropped {schema}, which an interrupted restore had left"));
-            } else if in_place {
-                swap.exchange()?;
-                if let Err(error) = swap.finish() {
-                    // The tables stand, and what could not be made is about to be replaced.
-                    self.notes.push(format!("an interrupted restore could not be finished: {error}"));
-                    swap.clear()?;
-                }
-                self.notes.push("finished a restore that had been interrupted".to_owned());
-            }
-        }
-        self.facts = server::ask(self.tools, &self.client, &target, self.cx)?;
-        Ok(())
-    }
-
-    /// Whether a schema that is called like a scratch is one: it has our mark, or nothing at all.
-    fn is_ours(&self, names: &Names) -> Result<bool> {
-        let sql = format!(
-            "SELECT JSON_ARRAY(COUNT(*), COALESCE(SUM(TABLE_NAME = {} AND TABLE_COMMENT LIKE {}), 0)) \
-             FROM information_schema.TABLES WHERE TABLE_SCHEMA = {};\n",
-            literal(&names.mark()),
-            literal("voxeltron-backup: left by a restore of %"),
-            literal(&names.scratch)
-        );
-        let rows: Vec<(u64, u64)> = self.tools.rows(&self.client, &sql, self.cx)?;
-        Ok(rows.first().is_some_and(|(tables, marks)| *tables == 0 || *marks > 0))
-    }
-
-    fn drop_schema(&self, name: &str) -> Result<()> {
-        let sql = format!("DROP DATABASE IF EXISTS {};\n", ident(name));
-        self.tools.run(&self.client, None, sql.as_bytes(), self.cx).map(drop)
-    }
-
     /// Makes the scratch schema, like the live one where there is one.
     fn create(&self) -> Result<Scratch<'a>> {
         let scratch = &self.names.scratch;
         let now = self.cx.world.clock.now().format("%Y-%m-%dT%H:%M:%SZ");
-        let mark = format!("voxeltron-backup: left by a restore of {} since {now}", self.names.target);
+        let mark = format!("{}{now}", self.names.claim());
         let sql = format!(
             "CREATE DATABASE {} {};\nCREATE TABLE {} (i INT) COMMENT = {};\n",
             ident(scratch),
@@ -401,7 +355,14 @@ impl<'a> Restore<'a> {
             error
                 .while_doing(format!("the tables of {} are restored, but not all of its code", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")
-        })
+        })?;
+        if let Err(error) = swap.clear() {
+            self.notes.push(format!(
+                "the replaced tables could not be dropped and are still there in {}: {error}; the next restore drops them",
+                self.names.old
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -411,31 +372,4 @@ fn differs(name: &str, loaded: &str, expected: u64) -> Error {
         format!("after the load there are {loaded} rows in table {name}, the backup holds {expected}"),
     )
     .hint("the live database is unchanged; verify this backup, or restore another")
-}
-
-/// The scratch schema: gone when this is dropped, unless it has taken its place.
-struct Scratch<'a> {
-    tools: &'a Tools,
-    client: Tool,
-    cx: &'a Cx,
-    name: String,
-    gone: bool,
-}
-
-impl Scratch<'_> {
-    fn remove(&mut self) -> Result<()> {
-        self.gone = true;
-        let sql = format!("DROP DATABASE IF EXISTS {};\n", ident(&self.name));
-        self.tools.run(&self.client, None, sql.as_bytes(), &for_cleanup(self.cx)).map(drop)
-    }
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        if !self.gone
-            && let Err(error) = self.remove()
-        {
-            self.cx.report.warn(&format!("can't drop the scratch schema {}: {error}; drop it by hand", self.name));
-        }
-    }
 }

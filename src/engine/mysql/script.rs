@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::code::{Code, Item};
 use super::lexer::{Lexer, Piece};
 use super::sql::{Word, words};
 use super::tools::Family;
@@ -23,32 +24,6 @@ const HEAD_BYTES: usize = 1024;
 const CODE_BYTES: usize = 512 * 1024 * 1024;
 /// Settings under which code is made, and which belong to it.
 const SETTINGS: [&str; 4] = ["sql_mode", "character_set_client", "collation_connection", "time_zone"];
-
-/// A kind of code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
-    /// A function, a procedure or a package.
-    Routine,
-    /// A trigger.
-    Trigger,
-    /// A view.
-    View,
-    /// An event.
-    Event,
-}
-
-/// One view, routine, trigger or event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// What it is.
-    pub code: Code,
-    /// The statement that makes it, in the character set that its settings name.
-    pub text: Vec<u8>,
-    /// The settings it is made under.
-    pub settings: BTreeMap<String, String>,
-    /// The schema's character set and collation while it is made, if the dump changes them for it.
-    pub charset: Option<String>,
-}
 
 /// A dump on its way past.
 #[derive(Debug, Default)]
@@ -304,7 +279,7 @@ impl State {
     fn set(&mut self, text: &[u8], first: &[Word]) {
         let name =
             first.get(1).map(|word| String::from_utf8_lossy(&word.text).to_ascii_lowercase()).unwrap_or_default();
-        if !SETTINGS.contains(&name.as_str()) || !first.get(2).is_some_and(|word| word.text == b"=") {
+        if !SETTINGS.contains(&name.as_str()) || first.get(2).is_none_or(|word| word.text != b"=") {
             return;
         }
         let value = text.get(first.get(2).map_or(0, |word| word.end)..).unwrap_or_default();

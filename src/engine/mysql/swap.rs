@@ -10,9 +10,12 @@
 //! What is to be done stands in a table of the scratch schema before the first step. Each step is one statement or can be
 //! done again, and the names tell which was the last: so whoever finds a swap half-way finishes it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::code::{self, Made};
+use super::names::Names;
 use super::reasons;
 use super::server::{self, Facts};
 use super::sql::{ident, literal, table};
@@ -20,66 +23,10 @@ use super::tools::{Tool, Tools, for_cleanup};
 use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
 
+/// How long it may take in all: to drop a large schema is slow on some disks.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// How often the swap is tried before it is given up.
 const TRIES: u32 = 6;
-/// How many characters of a schema's name stand in those of its scratch.
-const STEM_CHARS: usize = 44;
-
-/// The names of one restore.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
-    /// The schema that is restored.
-    pub target: String,
-    /// Where the dump is loaded.
-    pub scratch: String,
-    /// Where the replaced tables go.
-    pub old: String,
-    /// What tells this restore from others.
-    pub hex: String,
-}
-
-impl Names {
-    /// For a restore of `target`.
-    pub fn new(target: &str, hex: &str) -> Self {
-        let stem: String = target.chars().take(STEM_CHARS).collect();
-        Self {
-            target: target.to_owned(),
-            scratch: format!("{stem}__restoring_{hex}"),
-            old: format!("{stem}__old_{hex}"),
-            hex: hex.to_owned(),
-        }
-    }
-
-    /// The names of a restore of `target` whose scratch is called `name`, if it is.
-    pub fn of_scratch(target: &str, name: &str) -> Option<Self> {
-        let (_, hex) = name.rsplit_once("__restoring_")?;
-        let names = Self::new(target, hex);
-        (names.scratch == name && hex.len() == 8 && hex.chars().all(|c| c.is_ascii_hexdigit())).then_some(names)
-    }
-
-    /// The table that says whose the scratch is.
-    pub fn mark(&self) -> String {
-        format!("__vx_mark_{}", self.hex)
-    }
-
-    /// The table that says what is to be done.
-    pub fn record(&self) -> String {
-        format!("__vx_swap_{}", self.hex)
-    }
-
-    fn out(&self, at: usize) -> String {
-        format!("__vxo_{}_{at}", self.hex)
-    }
-
-    fn new_name(&self, at: usize) -> String {
-        format!("__vxn_{}_{at}", self.hex)
-    }
-
-    /// Whether a table of the scratch is the restore's own.
-    pub fn is_ours(&self, table: &str) -> bool {
-        table == self.mark() || table == self.record() || table == format!("__vx_tmp_{}", self.hex)
-    }
-}
 
 /// All that a swap needs, as it is kept in the scratch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +80,9 @@ pub struct Swap<'a> {
 impl<'a> Swap<'a> {
     /// Prepares one. From here on it listens to no signal: half-way there is nothing to be stopped.
     pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
-        Self { tools, client, cx: for_cleanup(cx), names, record }
+        let mut cx = for_cleanup(cx);
+        cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
+        Self { tools, client, cx, names, record }
     }
 
     /// Finds the swap that a dead restore has left, if it had come to one.
@@ -318,7 +267,7 @@ impl<'a> Swap<'a> {
         sql
     }
 
-    /// Makes what comes after the tables, then drops what has been replaced and the scratch. Can be done again.
+    /// Makes what comes after the tables. Can be done again.
     ///
     /// # Errors
     /// [`Kind::Tool`] when something could not be made; the tables stand.
@@ -332,8 +281,7 @@ impl<'a> Swap<'a> {
         self.run(&sql)?;
         make_views(self.tools, self.client, &self.names.target, &self.record, &self.cx, &|_| false)?;
         let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
-        self.run(&events)?;
-        self.clear()
+        self.run(&events)
     }
 
     /// Drops the replaced tables and the scratch, the record last.
@@ -400,17 +348,6 @@ pub fn make_views(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names() {
-        let names = Names::new(&"ü".repeat(64), "0123abcd");
-        assert_eq!(names.scratch.chars().count(), 64);
-        let names = Names::new("shop", "0123abcd");
-        assert_eq!(Names::of_scratch("shop", "shop__restoring_0123abcd"), Some(names));
-        for other in ["shop__restoring_0123abc", "shop__restoring_0123abcx", "shop2__restoring_0123abcd", "shop"] {
-            assert_eq!(Names::of_scratch("shop", other), None, "{other}");
-        }
-    }
 
     #[test]
     fn a_rename_is_one_statement() {
