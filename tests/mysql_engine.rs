@@ -323,7 +323,7 @@ fn data_that_hurts_comes_back_the_same(server: Server) {
     let db = Database::empty(server, label);
     db.sql(include_str!("mysql/hurts.sql"));
     if db.server.maria {
-        db.sql("CREATE SEQUENCE seq START WITH 5; SELECT NEXTVAL(seq); CREATE TABLE uu (u UUID, i INET6); INSERT INTO uu VALUES (UUID(), '::1')");
+        db.sql("CREATE SEQUENCE seq START WITH 5; SELECT NEXTVAL(seq); CREATE TABLE sd (i INT DEFAULT NEXTVAL(seq), j INT); INSERT INTO sd (j) VALUES (1), (2); CREATE TABLE uu (u UUID, i INET6); INSERT INTO uu VALUES (UUID(), '::1')");
     }
     let user = format!("vx_{}_{}", std::process::id(), db.server.maria);
     db.server.admin(&format!(
