@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use super::code::{self, Made};
 use super::leftovers::{self, Scratch};
 use super::names::Names;
+use super::reasons;
 use super::script::Script;
 use super::server::{self, Facts, Grants, Holder};
 use super::sql::{ident, literal, table};
@@ -219,7 +220,16 @@ impl<'a> Restore<'a> {
                 Err(error)
             }
         };
-        outcome.map_err(|error| self.tools.explain(error))
+        let gone = self.facts.live.is_none();
+        outcome.map_err(|error| match reasons::number(&error) {
+            // MariaDB writes a sequence that gives defaults with its schema, and looks for it there.
+            Some(1146) if gone => error.hint(format!(
+                "a column takes its default from a sequence of the schema that is gone: CREATE DATABASE it, CREATE SEQUENCE \
+                 in it what the last lines name, and restore again ([databases.{}])",
+                self.tools.configured
+            )),
+            _ => self.tools.explain(error),
+        })
     }
 
     fn feed(&mut self, begun: Vec<u8>, dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {

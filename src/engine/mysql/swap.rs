@@ -27,6 +27,8 @@ use crate::error::{Error, Kind, Result};
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How often the swap is tried before it is given up.
 const TRIES: u32 = 6;
+/// How much longer each pause between two tries is than the one before: the server may be starting again.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// All that a swap needs, as it is kept in the scratch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +164,8 @@ impl<'a> Swap<'a> {
     /// [`Kind::Tool`]; the message says whether the live schema is untouched.
     pub fn exchange(&mut self) -> Result<()> {
         let mut failure = None;
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
+            self.cx.world.clock.sleep(PAUSE * attempt);
             let (stage, live, scratch) = match self.stage() {
                 Ok(found) => found,
                 Err(error) => {
@@ -191,7 +194,7 @@ impl<'a> Swap<'a> {
             Ok((Stage::Untouched, ..)) => Err(error.while_doing("can't exchange the tables")),
             Ok((Stage::Named, ..)) => Ok(()),
             _ => Err(error
-                .while_doing(format!("{} is between old and new, and shows no tables", self.names.target))
+                .while_doing(format!("{} may be between old and new, and then shows no tables", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")),
         }
     }
