@@ -125,6 +125,6 @@ mod tests {
     fn words_are_found_behind_marks_and_comments() {
         let text = b"/*!50003 CREATE*/ /*!50017 DEFINER=`ro``ot`@`%`*/ /*!50003 trigger /* x */ t-- y\n on";
         let words: Vec<_> = words(text, 20).iter().map(|w| String::from_utf8_lossy(&w.text).into_owned()).collect();
-        assert_eq!(words, ["CREATE", "DEFINER", "=", "ro`ot", "@", "%", "trigger", "t", "-", "-", "y", "on"]);
+        assert_eq!(words, ["CREATE", "DEFINER", "=", "ro`ot", "@", "%", "trigger", "t", "on"]);
     }
 }
