@@ -1,0 +1,241 @@
+//! Views, routines, triggers and events. Flows in: what a dump holds of them. Flows out: scripts that make them, each under
+//! its own settings, and triggers turned to a table under another name. Touches nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::sql::{Word, ident, words};
+use crate::error::{Error, Kind, Result};
+
+/// How far into a statement its name may stand, in words.
+const NAME_WITHIN: usize = 60;
+
+/// A kind of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// A function, a procedure or a package.
+    Routine,
+    /// A trigger.
+    Trigger,
+    /// A view.
+    View,
+    /// An event.
+    Event,
+}
+
+/// One view, routine, trigger or event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub code: Code,
+    /// The statement that makes it, in the character set that its settings name.
+    pub text: Vec<u8>,
+    /// The settings it is made under.
+    pub settings: BTreeMap<String, String>,
+    /// The schema's character set and collation while it is made, if the dump changes them for it.
+    pub charset: Option<String>,
+}
+
+/// A trigger, view, routine or event that can be made again and again, kept with the swap so that a killed one can be
+/// finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// `trigger`, `view`, `routine` or `event`.
+    pub what: String,
+    /// `FUNCTION`, `PROCEDURE` and so on.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// A trigger's table.
+    pub table: String,
+    /// The settings to make it under, as one SET's assignments.
+    pub settings: Vec<String>,
+    /// The schema's character set and collation while it is made.
+    pub charset: Option<String>,
+    /// The statement's bytes in hex, for they may be in any character set.
+    text: String,
+    /// Where a trigger's table stands in it.
+    span: (usize, usize),
+}
+
+impl Made {
+    /// From a dump's item.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when it doesn't say its name as such statements do.
+    pub fn new(item: &Item) -> Result<Self> {
+        let latin = item.settings.get("character_set_client").is_some_and(|set| set.contains("latin1"));
+        let words = words(&item.text, NAME_WITHIN);
+        let wrong = || {
+            let start: String = String::from_utf8_lossy(&item.text).chars().take(60).collect();
+            Error::new(Kind::Tool, format!("a statement of the dump does not name what it makes: {start} …"))
+        };
+        let kinds = ["TRIGGER", "VIEW", "FUNCTION", "PROCEDURE", "PACKAGE", "EVENT"];
+        let found = words.iter().position(|word| kinds.iter().any(|kind| word.is(kind)));
+        let at = found.ok_or_else(wrong)?;
+        let mut kind = words.get(at).map(|word| String::from_utf8_lossy(&word.text).to_ascii_uppercase());
+        let mut next = at + 1;
+        if words.get(next).is_some_and(|word| word.is("BODY")) {
+            kind = Some("PACKAGE BODY".to_owned());
+            next += 1;
+        }
+        if words.get(next).is_some_and(|word| word.is("IF")) {
+            next += 3;
+        }
+        let decode = |word: &Word| match String::from_utf8(word.text.clone()) {
+            Ok(name) => Ok(name),
+            Err(bytes) if latin => Ok(bytes.as_bytes().iter().map(|&byte| char::from(byte)).collect()),
+            Err(_) => Err(wrong()),
+        };
+        let (name, end, _) = qualified(&words, next).ok_or_else(wrong)?;
+        let mut made = Self {
+            what: what(item.code).to_owned(),
+            kind: kind.unwrap_or_default(),
+            name: decode(name)?,
+            table: String::new(),
+            settings: item.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect(),
+            charset: item.charset.clone(),
+            text: crate::format::hex(&item.text),
+            span: (0, 0),
+        };
+        if item.code == Code::Trigger {
+            let on = words.iter().skip(end).position(|word| word.is("ON")).ok_or_else(wrong)?;
+            let (table, _, span) = qualified(&words, end + on + 1).ok_or_else(wrong)?;
+            made.table = decode(table)?;
+            made.span = span;
+        }
+        Ok(made)
+    }
+
+    /// The statements that make it in the schema they run in; a trigger on `table`, if that is another one.
+    pub fn script(&self, table: Option<&str>) -> Vec<u8> {
+        let mut text = unhex(&self.text);
+        if let Some(table) = table.filter(|_| self.what == "trigger") {
+            text.splice(self.span.0..self.span.1.min(text.len()), format!("{} ", ident(table)).into_bytes());
+        }
+        let mut script = b"SET NAMES utf8mb4;\nSET sql_mode = 'NO_AUTO_VALUE_ON_ZERO';\n".to_vec();
+        for setting in &self.settings {
+            script.extend_from_slice(format!("SET {setting};\n").as_bytes());
+        }
+        script.extend_from_slice(b"DELIMITER ;;\n");
+        script.extend_from_slice(&text);
+        script.extend_from_slice(b"\n;;\nDELIMITER ;\n");
+        script
+    }
+
+    /// Whether the text of `self` speaks of `name` in backticks.
+    fn speaks_of(&self, name: &str) -> bool {
+        let name = ident(name).into_bytes();
+        unhex(&self.text).windows(name.len()).any(|window| window == name)
+    }
+}
+
+/// A name that may have its schema before it: the name, the place after it, and the bytes of both.
+fn qualified(words: &[Word], at: usize) -> Option<(&Word, usize, (usize, usize))> {
+    let first = words.get(at)?;
+    if words.get(at + 1).is_some_and(|word| word.text == b"." && !word.quoted) {
+        let second = words.get(at + 2)?;
+        return Some((second, at + 3, (first.start, second.end)));
+    }
+    Some((first, at + 1, (first.start, first.end)))
+}
+
+fn what(code: Code) -> &'static str {
+    match code {
+        Code::Routine => "routine",
+        Code::Trigger => "trigger",
+        Code::View => "view",
+        Code::Event => "event",
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or_default();
+    let pairs = text.as_bytes().chunks_exact(2);
+    pairs.map(|pair| pair.iter().fold(0, |byte: u8, &half| (byte << 4) | digit(half))).collect()
+}
+
+/// Puts views after those that they speak of. Where that has no end, the order of the dump stays.
+pub fn in_order(mut views: Vec<Made>) -> Vec<Made> {
+    let mut ordered = Vec::new();
+    while !views.is_empty() {
+        let free = |view: &Made| !views.iter().any(|other| other.name != view.name && view.speaks_of(&other.name));
+        let next = views.iter().position(free).unwrap_or_default();
+        ordered.push(views.remove(next));
+    }
+    ordered
+}
+
+/// The script that makes all of these, with the schema's character set as each wants it and back.
+pub fn script<'a>(
+    made: impl IntoIterator<Item = &'a Made>,
+    schema: &str,
+    charset: &str,
+    on: &dyn Fn(&Made) -> Option<String>,
+) -> Vec<u8> {
+    let mut script = Vec::new();
+    let mut now: Option<&str> = None;
+    let alter = |to: &str| format!("ALTER DATABASE {} {to};\n", ident(schema)).into_bytes();
+    for one in made {
+        if one.charset.as_deref() != now && (one.charset.as_deref().unwrap_or(charset) != now.unwrap_or(charset)) {
+            script.extend(alter(one.charset.as_deref().unwrap_or(charset)));
+        }
+        now = one.charset.as_deref();
+        script.extend(one.script(on(one).as_deref()));
+    }
+    if now.is_some_and(|now| now != charset) {
+        script.extend(alter(charset));
+    }
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(code: Code, text: &str) -> Made {
+        Made::new(&Item { code, text: text.into(), settings: BTreeMap::new(), charset: None }).unwrap()
+    }
+
+    #[test]
+    fn triggers_are_turned_to_another_table() {
+        for text in [
+            "/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `x y` FOR EACH ROW set @a = 1 */",
+            "CREATE DEFINER=a@b trigger if not exists s.t after update on s.`x y` FOR EACH ROW set @a = 1",
+            "CREATE TRIGGER t /* ON z */ after update on`x y`FOR EACH ROW set @a = 1",
+        ] {
+            let made = item(Code::Trigger, text);
+            assert_eq!((made.name.as_str(), made.table.as_str()), ("t", "x y"), "{text}");
+            let script = String::from_utf8(made.script(Some("n`1"))).unwrap();
+            assert!(
+                script.to_lowercase().replace("on`", "on `").contains("on `n``1`  for")
+                    || script.contains("`n``1` FOR"),
+                "{script}"
+            );
+            assert!(!script.contains("x y"));
+        }
+    }
+
+    #[test]
+    fn names_and_kinds() {
+        let made = item(Code::Routine, "CREATE DEFINER=`view`@`%` FUNCTION `f``g`(x int) RETURNS int return 1");
+        assert_eq!((made.kind.as_str(), made.name.as_str()), ("FUNCTION", "f`g"));
+        let made = item(Code::Routine, "CREATE PACKAGE BODY p AS x");
+        assert_eq!((made.kind.as_str(), made.name.as_str()), ("PACKAGE BODY", "p"));
+        let made = item(
+            Code::View,
+            "/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`b` SQL SECURITY DEFINER */\n/*!50001 VIEW `v` AS select 1 */",
+        );
+        assert_eq!((made.kind.as_str(), made.name.as_str()), ("VIEW", "v"));
+    }
+
+    #[test]
+    fn views_come_after_what_they_speak_of() {
+        let view = |name: &str, of: &str| {
+            item(Code::View, &format!("CREATE ALGORITHM=X VIEW `{name}` AS select * from `{of}`"))
+        };
+        let views = in_order(vec![view("a", "b"), view("b", "c"), view("c", "t")]);
+        assert_eq!(views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["c", "b", "a"]);
+    }
+}

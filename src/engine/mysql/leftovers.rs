@@ -1,0 +1,105 @@
+//! What restores leave, and who clears it away. Flows in: the schemas of a server. Flows out: nothing left of dead
+//! restores; a guard that drops a living one's scratch. Touches the server.
+//!
+//! [`Kind::Tool`]: crate::error::Kind::Tool
+
+use super::names::Names;
+use super::server;
+use super::sql::{ident, literal};
+use super::swap::{Stage, Swap};
+use super::tools::{Tool, Tools, for_cleanup};
+use crate::engine::Cx;
+use crate::error::Result;
+
+/// Finishes the swap of a dead restore of the same schema, and drops what others have left; says what it has done. What
+/// isn't ours by name and mark stays.
+///
+/// # Errors
+/// [`Kind::Tool`] when the server can't be asked, or a swap that is half-way can't be finished.
+pub fn sweep(
+    tools: &Tools,
+    client: &Tool,
+    mine: &Names,
+    schemas: &[String],
+    in_place: bool,
+    cx: &Cx,
+) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for schema in schemas {
+        let Some(names) = Names::of_scratch(&mine.target, schema).filter(|names| names != mine) else { continue };
+        if !is_ours(tools, client, &names, cx)? || !server::is_dead(tools, client, &names.hex, cx)? {
+            continue;
+        }
+        let dropped = format!("dropped {schema}, which an interrupted restore had left");
+        let Some(mut swap) = Swap::find(tools, client, cx, names.clone())? else {
+            let sql = format!("DROP DATABASE IF EXISTS {};\n", ident(schema));
+            tools.run(client, None, sql.as_bytes(), cx)?;
+            notes.push(dropped);
+            continue;
+        };
+        if swap.stage()?.0 == Stage::Untouched {
+            swap.clear()?;
+            notes.push(dropped);
+        } else if in_place {
+            swap.exchange()?;
+            if let Err(error) = swap.finish() {
+                // The tables stand, and what could not be made is about to be replaced.
+                notes.push(format!("an interrupted restore could not be finished: {error}"));
+            }
+            swap.clear()?;
+            notes.push("finished a restore that had been interrupted".to_owned());
+        }
+    }
+    Ok(notes)
+}
+
+/// Whether a schema that is called like a scratch of this target is one: it has our mark, or nothing at all. Names of two
+/// targets may begin alike, so the mark says which it is.
+fn is_ours(tools: &Tools, client: &Tool, names: &Names, cx: &Cx) -> Result<bool> {
+    let sql = format!(
+        "SELECT JSON_ARRAY(COUNT(*), COALESCE(SUM(TABLE_NAME = {} AND LOCATE({}, TABLE_COMMENT) = 1), 0)) \
+         FROM information_schema.TABLES WHERE TABLE_SCHEMA = {};\n",
+        literal(&names.mark()),
+        literal(&names.claim()),
+        literal(&names.scratch)
+    );
+    let rows: Vec<(u64, u64)> = tools.rows(client, &sql, cx)?;
+    Ok(rows.first().is_some_and(|(tables, marks)| *tables == 0 || *marks > 0))
+}
+
+/// The scratch schema: gone when this is dropped, unless it has taken its place.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    /// How the server is reached.
+    pub tools: &'a Tools,
+    /// The client.
+    pub client: Tool,
+    /// For warnings and the clock.
+    pub cx: &'a Cx,
+    /// Its name.
+    pub name: String,
+    /// Whether it is no longer to be dropped.
+    pub gone: bool,
+}
+
+impl Scratch<'_> {
+    /// Drops it now, whatever signal has come.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when it can't be dropped.
+    pub fn remove(&mut self) -> Result<()> {
+        self.gone = true;
+        let sql = format!("DROP DATABASE IF EXISTS {};\n", ident(&self.name));
+        self.tools.run(&self.client, None, sql.as_bytes(), &for_cleanup(self.cx)).map(drop)
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        if !self.gone
+            && let Err(error) = self.remove()
+        {
+            self.cx.report.warn(&format!("can't drop the scratch schema {}: {error}; drop it by hand", self.name));
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! MySQL and MariaDB, by their own tools: one schema's SQL out, and back through a scratch schema whose tables take the
+//! place of the live ones. Flows in: a database's settings. Flows out: a dump, findings, a restored schema. Touches the
+//! server through the tools alone.
+//!
+//! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
+//! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
+//! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
+//! part, [`names`] and [`leftovers`] what it leaves and clears away.
+
+use std::io::{self, Read};
+
+use self::names::Names;
+use self::server::{Facts, Grants};
+use self::tools::{Tool, Tools, major};
+use self::url::Place;
+use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
+use crate::error::{Error, Kind, Result};
+use crate::process;
+
+pub mod args;
+pub mod code;
+pub mod leftovers;
+pub mod lexer;
+pub mod names;
+pub mod reasons;
+pub mod restore;
+pub mod script;
+pub mod server;
+pub mod sql;
+pub mod swap;
+pub mod tools;
+pub mod url;
+
+/// Engines whose tables take part in the snapshot of a dump.
+const TRANSACTIONAL: [&str; 4] = ["InnoDB", "ROCKSDB", "TokuDB", "SEQUENCE"];
+
+/// MySQL and MariaDB.
+pub const KIND: EngineKind = EngineKind {
+    name: "mysql",
+    ending: "sql",
+    schemes: &["mysql", "mariadb"],
+    inspector: || Box::<script::Script>::default(),
+    open,
+};
+
+fn open(settings: Settings) -> Result<Box<dyn Engine>> {
+    let name = settings.database.clone();
+    let checked = || {
+        args::check_dump(&settings.dump_args)?;
+        args::check_restore(&settings.restore_args)?;
+        Place::parse(&settings.url)
+    };
+    let place = checked().map_err(|error| error.while_doing(format!("[databases.{name}]")))?;
+    Ok(Box::new(MySql { tools: Tools::new(settings, place) }))
+}
+
+/// One schema of a MySQL or MariaDB server.
+#[derive(Debug)]
+struct MySql {
+    tools: Tools,
+}
+
+impl MySql {
+    fn named(&self, error: Error) -> Error {
+        if error.is_stopped() { error } else { error.while_doing(self.describe()) }
+    }
+
+    /// Asks the server, and finds the dump tool that fits it.
+    fn look(&self, cx: &Cx) -> Result<(Tool, Facts, Tool)> {
+        let client = self.tools.client(cx)?;
+        let facts = server::ask(&self.tools, &client, &self.tools.place.database, cx)?;
+        let family = facts.family();
+        let tool = self.tools.dump_tool(family, cx)?;
+        if tool.family != family {
+            let why = format!(
+                "{} is {}'s, the server is {} ({})",
+                tool.program,
+                tool.family.name(),
+                family.name(),
+                facts.version
+            );
+            return Err(Error::new(Kind::Tool, why).hint(self.tools_hint(family.name())));
+        }
+        if major(&tool.version) < major(&facts.version) {
+            let why = format!("{} {} is older than the server, which is {}", tool.program, tool.version, facts.version);
+            return Err(Error::new(Kind::Tool, why).hint(self.tools_hint(&facts.version)));
+        }
+        if facts.live.is_none() {
+            let why = format!("there is no database {} at {}", self.tools.place.database, self.tools.place.server());
+            let hint = format!("mend [databases.{}] url, or restore it from a backup", self.tools.configured);
+            return Err(Error::new(Kind::Tool, why).hint(hint));
+        }
+        Ok((client, facts, tool))
+    }
+
+    fn tools_hint(&self, whose: &str) -> String {
+        format!(
+            "install the client tools of {whose} and set [databases.{}] tools_dir to their folder",
+            self.tools.configured
+        )
+    }
+
+    fn warnings(&self, facts: &Facts) -> Vec<String> {
+        let place = self.describe();
+        let mut warnings = Vec::new();
+        let plain = facts.tables.iter().filter(|(_, engine)| {
+            !engine.is_empty() && !TRANSACTIONAL.iter().any(|known| known.eq_ignore_ascii_case(engine))
+        });
+        let plain: Vec<_> = plain.map(|(name, engine)| format!("{name} ({engine})")).collect();
+        if !plain.is_empty() {
+            let some = plain.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            warnings.push(format!(
+                "{place}: {} of its tables know no transactions, so what is written to them during a dump may be in it in part: \
+                 {some}; ALTER TABLE … ENGINE=InnoDB",
+                plain.len()
+            ));
+        }
+        if !facts.versioned.is_empty() {
+            let names = facts.versioned.join(", ");
+            warnings.push(format!(
+                "{place}: of system-versioned tables the rows of today are dumped, not their history: {names}"
+            ));
+        }
+        for schema in &facts.schemas {
+            if Names::of_scratch(&self.tools.place.database, schema).is_some() {
+                warnings.push(format!(
+                    "{place}: a restore is running, or was interrupted and has left the schema {schema}; the next restore in \
+                     its place puts that in order"
+                ));
+            }
+        }
+        warnings
+    }
+
+    fn grants(&self, client: &Tool, facts: &Facts, cx: &Cx) -> Result<()> {
+        let grants = Grants::ask(&self.tools, client, cx)?;
+        match grants.missing_for_dump(&self.tools.place.database, facts) {
+            Some((missing, mend)) => {
+                let why = format!("{} lacks {missing}: a dump would silently leave things out", facts.me);
+                Err(Error::new(Kind::Tool, why).hint(mend))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Engine for MySql {
+    fn describe(&self) -> String {
+        format!("mysql {} at {}", self.tools.place.database, self.tools.place.server())
+    }
+
+    fn probe(&self, cx: &Cx) -> Result<Probe> {
+        let look = || {
+            let (client, facts, tool) = self.look(cx)?;
+            self.grants(&client, &facts, cx)?;
+            let warnings = self.warnings(&facts);
+            Ok(Probe { tool_version: Some(tool.version), server_version: Some(facts.version), warnings })
+        };
+        look().map_err(|error| self.named(error))
+    }
+
+    fn dump(&self, cx: &Cx) -> Result<Dump> {
+        let start = || {
+            let (_, _, tool) = self.look(cx)?;
+            let call = self.tools.dump(&tool);
+            cx.report.detail(&call.display());
+            process::DumpReader::spawn(&call, cx.deadline, &cx.world)
+        };
+        let reader = start().map_err(|error| self.named(error))?;
+        let explained = Explained { reader, tools: self.tools.clone(), place: self.describe() };
+        Ok(Dump { stream: Box::new(explained), counts: Default::default() })
+    }
+
+    fn plan(&self, destination: &Destination) -> Vec<String> {
+        let target = match destination {
+            Destination::Into(name) => name,
+            Destination::InPlace | Destination::Drill => &self.tools.place.database,
+        };
+        let names = Names::new(target, "XXXXXXXX");
+        let client = Tool { program: "mysql".to_owned(), family: tools::Family::MySql, version: String::new() };
+        let (scratch, live, old) = (sql::ident(&names.scratch), sql::ident(target), sql::ident(&names.old));
+        let mut steps = vec![
+            format!("mysql: CREATE DATABASE {scratch}"),
+            format!("load tables and rows: {}", self.tools.sql(&client, Some(&names.scratch)).display()),
+            "mysql: compare the rows of every table with the backup".to_owned(),
+            format!("mysql: make routines, triggers and views in {scratch}, to see that they can be made"),
+        ];
+        match destination {
+            Destination::InPlace => steps.extend([
+                format!("mysql: RENAME TABLE {live}.… TO {old}.…, {scratch}.… TO {live}.…; make triggers, routines, views, events"),
+                format!("mysql: DROP DATABASE {old}; DROP DATABASE {scratch}"),
+            ]),
+            Destination::Into(_) => steps.extend([
+                format!("mysql: CREATE DATABASE {live}; RENAME TABLE {scratch}.… TO {live}.…; make triggers, routines, views"),
+                format!("mysql: DROP DATABASE {scratch}"),
+            ]),
+            Destination::Drill => steps.push(format!("mysql: DROP DATABASE {scratch}")),
+        }
+        steps
+    }
+
+    fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+        restore::restore(&self.tools, dump, request, cx).map_err(|error| match error.kind {
+            Kind::Tool => self.named(error),
+            _ => error,
+        })
+    }
+}
+
+/// The dump's stream; its failure comes with the mend.
+struct Explained<R> {
+    reader: R,
+    tools: Tools,
+    place: String,
+}
+
+impl<R: Read> Read for Explained<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            let error = Error::from_io(error, Kind::Tool, "can't read the dump");
+            let error = self.tools.explain(error);
+            if error.is_stopped() { error.into_io() } else { error.while_doing(&self.place).into_io() }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn the_plan_names_every_step_and_no_secret() {
+        let settings = Settings {
+            database: "mydb".into(),
+            url: Secret::new("mysql://u:canary@h/d"),
+            password: None,
+            tools_dir: None,
+            dump_args: vec![],
+            restore_args: vec![],
+        };
+        let engine = (KIND.open)(settings).unwrap();
+        assert_eq!(engine.describe(), "mysql d at h");
+        let plan = engine.plan(&Destination::InPlace).join("\n");
+        assert!(
+            plan.contains("CREATE DATABASE `d__restoring_XXXXXXXX`")
+                && plan.contains("DROP DATABASE `d__old_XXXXXXXX`")
+        );
+        assert!(!plan.contains("canary"), "{plan}");
+        assert!(!engine.plan(&Destination::Drill).join("\n").contains("RENAME"));
+        assert!(engine.plan(&Destination::Into("e".into())).join("\n").contains("CREATE DATABASE `e`"));
+    }
+}

@@ -1,0 +1,84 @@
+//! What a restore calls its schemas and tables. Flows in: the schema's name and a random number. Flows out: names that
+//! tell whose a leftover is. Touches nothing.
+
+/// How many characters of a schema's name stand in those of its scratch.
+const STEM_CHARS: usize = 44;
+
+/// The names of one restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The schema that is restored.
+    pub target: String,
+    /// Where the dump is loaded.
+    pub scratch: String,
+    /// Where the replaced tables go.
+    pub old: String,
+    /// What tells this restore from others.
+    pub hex: String,
+}
+
+impl Names {
+    /// For a restore of `target`.
+    pub fn new(target: &str, hex: &str) -> Self {
+        let stem: String = target.chars().take(STEM_CHARS).collect();
+        Self {
+            target: target.to_owned(),
+            scratch: format!("{stem}__restoring_{hex}"),
+            old: format!("{stem}__old_{hex}"),
+            hex: hex.to_owned(),
+        }
+    }
+
+    /// The names of a restore of `target` whose scratch is called `name`, if it is.
+    pub fn of_scratch(target: &str, name: &str) -> Option<Self> {
+        let (_, hex) = name.rsplit_once("__restoring_")?;
+        let names = Self::new(target, hex);
+        (names.scratch == name && hex.len() == 8 && hex.chars().all(|c| c.is_ascii_hexdigit())).then_some(names)
+    }
+
+    /// What the mark says first.
+    pub fn claim(&self) -> String {
+        format!("voxeltron-backup: left by a restore of {} since ", self.target)
+    }
+
+    /// The table that says whose the scratch is.
+    pub fn mark(&self) -> String {
+        format!("__vx_mark_{}", self.hex)
+    }
+
+    /// The table that says what is to be done.
+    pub fn record(&self) -> String {
+        format!("__vx_swap_{}", self.hex)
+    }
+
+    /// What a live table is called on its way out.
+    pub fn out(&self, at: usize) -> String {
+        format!("__vxo_{}_{at}", self.hex)
+    }
+
+    /// What a new table is called until all are there.
+    pub fn new_name(&self, at: usize) -> String {
+        format!("__vxn_{}_{at}", self.hex)
+    }
+
+    /// Whether a table of the scratch is the restore's own.
+    pub fn is_ours(&self, table: &str) -> bool {
+        table == self.mark() || table == self.record() || table == format!("__vx_tmp_{}", self.hex)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let names = Names::new(&"ü".repeat(64), "0123abcd");
+        assert_eq!(names.scratch.chars().count(), 64);
+        let names = Names::new("shop", "0123abcd");
+        assert_eq!(Names::of_scratch("shop", "shop__restoring_0123abcd"), Some(names));
+        for other in ["shop__restoring_0123abc", "shop__restoring_0123abcx", "shop2__restoring_0123abcd", "shop"] {
+            assert_eq!(Names::of_scratch("shop", other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a tool's last words mean. Flows in: a failure with the end of the tool's standard error. Flows out: the same with
+//! the reason in its message and the mend as its hint. Touches nothing.
+
+use super::url::Place;
+use crate::error::Error;
+
+/// How much of a line of the tools is shown, in characters: they echo the statement that failed, data included.
+const LINE_CHARS: usize = 160;
+
+/// Adds the reason and the mend to a tool's failure, as far as its last words give them away.
+pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
+    if error.is_stopped() || error.tail.is_empty() {
+        return error;
+    }
+    // Between two lines of dashes the client repeats the statement.
+    if let Some(last) = error.tail.iter().rposition(|line| line.starts_with("--------------")) {
+        error.tail.drain(..=last);
+    }
+    for line in &mut error.tail {
+        if line.chars().count() > LINE_CHARS {
+            *line = line.chars().take(LINE_CHARS).chain("…".chars()).collect();
+        }
+    }
+    let said = error.tail.join("\n");
+    let Some((_, why, hint)) = REASONS.iter().find(|(sign, _, _)| said.contains(sign)) else { return error };
+    let fill = |text: &str| {
+        text.replace("{server}", &place.server())
+            .replace("{database}", &place.database)
+            .replace("{name}", configured)
+            .replace("{user}", place.user.as_deref().unwrap_or("the user"))
+    };
+    let message = format!("{}: {}", error.message, fill(why));
+    Error { message, ..error }.hint(fill(hint))
+}
+
+/// Whether the server says that there is no such database.
+pub fn misses_database(error: &Error) -> bool {
+    error.tail.iter().any(|line| line.contains("1049"))
+}
+
+/// The number of the server's error, if that is what ended the tool.
+pub fn number(error: &Error) -> Option<u32> {
+    error.tail.iter().rev().find_map(|line| {
+        let (_, rest) = line.split_once("ERROR ")?;
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+    })
+}
+
+/// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
+const REASONS: &[(&str, &str, &str)] = &[
+    ("1049", "there is no such database", "mend [databases.{name}] url, or restore it from a backup"),
+    ("1045", "the server refuses {user} or the password", "set [databases.{name}] password"),
+    ("1698", "the server refuses {user} or the password", "set [databases.{name}] password"),
+    (
+        "cannot be loaded",
+        "the tool does not know how this server authenticates",
+        "install the client tools of the server's own family, MySQL or MariaDB, and set [databases.{name}] tools_dir",
+    ),
+    (
+        "1370",
+        "{user} may not run a routine that a view or a trigger uses",
+        "GRANT EXECUTE ON `{database}`.* TO the user that the last lines name",
+    ),
+    (
+        "Authentication requires secure connection",
+        "the server takes this password over TLS alone",
+        "add ssl-mode=required to [databases.{name}] url",
+    ),
+    (
+        "(2002)",
+        "no server answers at {server}",
+        "start the server, or mend host, port and socket in [databases.{name}] url",
+    ),
+    (
+        "(2003)",
+        "no server answers at {server}",
+        "start the server, or mend host, port and socket in [databases.{name}] url",
+    ),
+    (
+        "2002",
+        "no server answers at {server}",
+        "start the server, or mend host, port and socket in [databases.{name}] url",
+    ),
+    (
+        "2003",
+        "no server answers at {server}",
+        "start the server, or mend host, port and socket in [databases.{name}] url",
+    ),
+    ("2005", "{server} can't be found", "mend the host in [databases.{name}] url"),
+    ("2013", "the server closed the connection", "look into the server's log, and at net_write_timeout"),
+    ("2006", "the server closed the connection", "look into the server's log, and at max_allowed_packet"),
+    ("1044", "{user} lacks a right on a database", "see the last lines for which"),
+    ("1142", "{user} lacks a right on a table", "see the last lines for which"),
+    ("1227", "{user} lacks a right of the whole server", "see the last lines for which"),
+    (
+        "1419",
+        "the server wants more rights for code while it writes a binary log",
+        "SET GLOBAL log_bin_trust_function_creators = 1, or restore as a superuser",
+    ),
+    ("1290", "the server takes no writes", "restore on the primary: mend the host in [databases.{name}] url"),
+    ("1205", "a table stayed locked by others", "run it when no long transaction is open"),
+    ("1021", "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    ("1114", "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    ("No space left", "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    (
+        "unknown variable",
+        "the tool does not know an option",
+        "mend dump_args, restore_args and the url, or set [databases.{name}] tools_dir",
+    ),
+    (
+        "unknown option",
+        "the tool does not know an option",
+        "mend dump_args, restore_args and the url, or set [databases.{name}] tools_dir",
+    ),
+];

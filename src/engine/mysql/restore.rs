@@ -1,0 +1,385 @@
+//! How a dump comes back. Flows in: the dump's stream and where it is to go. Flows out: a schema that took its place, or an
+//! error and everything as it was. Touches the server, through the tools.
+//!
+//! The order is the promise: the dump's origin is looked at before anything is made; tables and rows are loaded into a
+//! scratch schema, views, routines and triggers are tried there; and only when the stream has ended well, the dump is
+//! whole and every row counted is there, the scratch takes its place.
+
+use std::io::{Read, Write};
+
+use super::code::{self, Made};
+use super::leftovers::{self, Scratch};
+use super::names::Names;
+use super::reasons;
+use super::script::Script;
+use super::server::{self, Facts, Grants, Holder};
+use super::sql::{ident, literal, table};
+use super::swap::{self, Record, Swap};
+use super::tools::{Tool, Tools};
+use super::url::NAME_CHARS;
+use crate::engine::{Counts, Cx, Destination, Request, Restored};
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::RestoreWriter;
+
+/// How much of the stream is handled at once, in bytes.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Engines whose tables show the rows of others.
+const BORROWED_ROWS: [&str; 4] = ["MRG_MYISAM", "FEDERATED", "CONNECT", "SPIDER"];
+/// What the server says of a view whose definer has rights on the real schema, but not on the scratch: privileges (1142,
+/// 1143, 1370), an invalid view below it (1356), a definer that is missing (1449).
+const RIGHTS_ELSEWHERE: [u32; 5] = [1142, 1143, 1356, 1370, 1449];
+
+/// One restore on its way.
+struct Restore<'a> {
+    tools: &'a Tools,
+    client: Tool,
+    cx: &'a Cx,
+    facts: Facts,
+    names: Names,
+    script: Script,
+    notes: Vec<String>,
+}
+
+/// Restores `dump` as `request` says.
+///
+/// # Errors
+/// The stream's own error, or [`Kind::Tool`]; the live schema is then as it was and the scratch is gone.
+pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+    let mut script = Script::keeping();
+    let begun = read_origin(dump, &mut script)?;
+    let in_place = request.destination == Destination::InPlace;
+    let target = match &request.destination {
+        Destination::Into(name) => name.as_str(),
+        Destination::InPlace | Destination::Drill => tools.place.database.as_str(),
+    };
+    let mut client = tools.client(cx)?;
+    let facts = server::ask(tools, &client, target, cx)?;
+    if client.family != facts.family() {
+        client = tools.tool(&["mysql", "mariadb"], cx)?;
+    }
+    let names = Names::new(target, &cx.world.random_hex(4)?);
+    let mut this = Restore { tools, client, cx, facts, names, script, notes: Vec::new() };
+    this.check(&request.destination)?;
+    let held = this.names.clone();
+    let _alive = Holder::take(
+        tools,
+        &this.client,
+        &held.hex,
+        (!matches!(request.destination, Destination::Drill)).then_some(target),
+        cx,
+    )?;
+    this.notes.extend(leftovers::sweep(tools, &this.client, &this.names, &this.facts.schemas, in_place, cx)?);
+    this.facts = server::ask(tools, &this.client, target, cx)?;
+    let mut scratch = this.create()?;
+    this.load(begun, dump)?;
+    let counts = this.compare(request)?;
+    let record = this.try_code()?;
+    if request.destination == Destination::Drill {
+        if let Err(error) = scratch.remove() {
+            this.notes.push(format!("can't drop the scratch schema {}: {error}", this.names.scratch));
+        }
+    } else {
+        cx.world.cancel.check()?;
+        this.place(record, &request.destination, &mut scratch)?;
+    }
+    drop(scratch);
+    Ok(Restored { counts, notes: this.notes })
+}
+
+/// Reads until the dump has said where it is from, and gives the part of what was read that is to be loaded. Nothing has
+/// been touched yet.
+fn read_origin(dump: &mut dyn Read, script: &mut Script) -> Result<Vec<u8>> {
+    let mut begun = Vec::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    while script.origin().is_none() {
+        match read(dump, &mut piece)? {
+            0 => {
+                begun.extend(script.end()?);
+                break;
+            }
+            count => begun.extend(script.pass(piece.get(..count).unwrap_or_default())?),
+        }
+    }
+    Ok(begun)
+}
+
+fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
+    loop {
+        match dump.read(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other.doing(Kind::Tool, "can't read the dump"),
+        }
+    }
+}
+
+impl<'a> Restore<'a> {
+    /// Refuses what can't end well, before anything is made.
+    fn check(&self, destination: &Destination) -> Result<()> {
+        let fail = |message: String, hint: String| Err(Error::new(Kind::Tool, message).hint(hint));
+        let (name, family) = (&self.names.target, self.facts.family());
+        if let Some((from, version)) = self.script.origin()
+            && from != family
+        {
+            return fail(
+                format!(
+                    "the backup is of {} ({version}), this server is {} ({}): their dumps don't load into each other",
+                    from.name(),
+                    family.name(),
+                    self.facts.version
+                ),
+                format!("restore it into a {} server: mend [databases.{}] url", from.name(), self.tools.configured),
+            );
+        }
+        if self.facts.read_only {
+            return fail(
+                format!("{} takes no writes (read_only)", self.tools.place.server()),
+                "restore on the primary: mend the host in the url".to_owned(),
+            );
+        }
+        if self.client.family != family {
+            let message = format!(
+                "{} is {}'s client, the server is {}",
+                self.client.program,
+                self.client.family.name(),
+                family.name()
+            );
+            let hint = format!(
+                "install {}'s client, or set [databases.{}] tools_dir to its folder",
+                family.name(),
+                self.tools.configured
+            );
+            return fail(message, hint);
+        }
+        if let Destination::Into(_) = destination {
+            if name.is_empty() || name.chars().count() > NAME_CHARS || name.ends_with(' ') {
+                return fail(
+                    format!("{name:?} can't be a schema's name"),
+                    format!("give one of 1 to {NAME_CHARS} characters"),
+                );
+            }
+            if self.facts.live.is_some() {
+                return fail(
+                    format!("there is a database {name} already"),
+                    "give another name, or drop that one first".to_owned(),
+                );
+            }
+        }
+        if *destination == Destination::InPlace && !self.facts.foreign.is_empty() {
+            let tables: Vec<_> = self.facts.foreign.iter().take(5).cloned().collect();
+            return fail(
+                format!(
+                    "foreign keys of other schemas point into {name}, and would follow its old tables away: {}",
+                    tables.join(", ")
+                ),
+                "drop these foreign keys, restore, and add them again".to_owned(),
+            );
+        }
+        let grants = Grants::ask(self.tools, &self.client, self.cx)?;
+        let schemas: &[&str] = match destination {
+            Destination::Drill => &[&self.names.scratch],
+            _ => &[&self.names.target, &self.names.scratch, &self.names.old],
+        };
+        match grants.missing_for_restore(schemas, &self.facts.me) {
+            Some((missing, mend)) => fail(format!("{} lacks {missing}", self.facts.me), mend),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the scratch schema, like the live one where there is one.
+    fn create(&self) -> Result<Scratch<'a>> {
+        let scratch = &self.names.scratch;
+        let now = self.cx.world.clock.now().format("%Y-%m-%dT%H:%M:%SZ");
+        let mark = format!("{}{now}", self.names.claim());
+        let sql = format!(
+            "CREATE DATABASE {} {};\nCREATE TABLE {} (i INT) COMMENT = {};\n",
+            ident(scratch),
+            self.facts.live.as_deref().unwrap_or_default(),
+            table(scratch, &self.names.mark()),
+            literal(&mark)
+        );
+        // From here on it may exist, even if what follows fails.
+        let guard =
+            Scratch { tools: self.tools, client: self.client.clone(), cx: self.cx, name: scratch.clone(), gone: false };
+        self.tools
+            .run(&self.client, None, sql.as_bytes(), self.cx)
+            .map_err(|error| error.while_doing(format!("can't create the schema {scratch}")))?;
+        Ok(guard)
+    }
+
+    /// Passes the tables and rows of the stream to the client. Its input ends only after the stream has ended well and was
+    /// whole; otherwise it is stopped before anything else happens.
+    fn load(&mut self, begun: Vec<u8>, dump: &mut dyn Read) -> Result<()> {
+        let call = self.tools.sql(&self.client, Some(&self.names.scratch));
+        self.cx.report.detail(&call.display());
+        let mut tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
+        let fed = self.feed(begun, dump, &mut tool);
+        let outcome = match fed {
+            Ok(()) => tool.finish().map(drop),
+            Err(error) => {
+                drop(tool);
+                Err(error)
+            }
+        };
+        let gone = self.facts.live.is_none();
+        outcome.map_err(|error| match reasons::number(&error) {
+            // MariaDB writes a sequence that gives defaults with its schema, and looks for it there.
+            Some(1146) if gone => error.hint(format!(
+                "a column takes its default from a sequence of the schema that is gone: CREATE DATABASE it, CREATE SEQUENCE \
+                 in it what the last lines name, and restore again ([databases.{}])",
+                self.tools.configured
+            )),
+            _ => self.tools.explain(error),
+        })
+    }
+
+    fn feed(&mut self, begun: Vec<u8>, dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {
+        let writing = format!("can't write to {}", self.client.program);
+        tool.write_all(&begun).doing(Kind::Tool, &writing)?;
+        drop(begun);
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let count = read(dump, &mut piece)?;
+            let data = match count {
+                0 => self.script.end()?,
+                count => self.script.pass(piece.get(..count).unwrap_or_default())?,
+            };
+            tool.write_all(&data).doing(Kind::Tool, &writing)?;
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Counts what has been loaded and compares it with what the dump held, and with what was counted when it was made.
+    fn compare(&self, request: &Request) -> Result<Counts> {
+        let loaded = server::ask(self.tools, &self.client, &self.names.scratch, self.cx)?;
+        let own = |name: &str| !self.names.is_ours(name) && self.script.counts().contains_key(name);
+        let tables: Vec<_> = loaded.tables.iter().filter(|(name, _)| own(name)).collect();
+        let mut counts = Counts::new();
+        let mut sql = String::new();
+        for (name, engine) in tables {
+            counts.insert(name.clone(), None);
+            if !BORROWED_ROWS.contains(&engine.to_ascii_uppercase().as_str()) {
+                let from = table(&self.names.scratch, name);
+                sql += &format!("SELECT JSON_ARRAY({}, COUNT(*)) FROM {from};\n", literal(name));
+            }
+        }
+        let rows: Vec<(String, u64)> = self.tools.rows(&self.client, &sql, self.cx)?;
+        counts.extend(rows.into_iter().map(|(name, count)| (name, Some(count))));
+        for (name, expected) in self.script.counts().iter().chain(&request.expected) {
+            match (counts.get(name), expected) {
+                (None, _) => return Err(differs(name, "no", expected.unwrap_or_default())),
+                (Some(Some(loaded)), Some(expected)) if loaded != expected => {
+                    return Err(differs(name, &loaded.to_string(), *expected));
+                }
+                _ => {}
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Makes routines, triggers and views in the scratch once, so that whatever is wrong with them is found before the live
+    /// schema is touched; then takes triggers and views away again, for tables could not leave with them.
+    fn try_code(&mut self) -> Result<Record> {
+        let items = self.script.take_items();
+        let made = items.iter().map(Made::new).collect::<Result<Vec<_>>>()?;
+        let scratch = self.names.scratch.clone();
+        let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
+        let tables: Vec<String> = loaded.table_names().into_iter().filter(|name| !self.names.is_ours(name)).collect();
+        let charset = loaded.live.clone().unwrap_or_default();
+        let record = Record { live: self.facts.table_names(), tables, charset, made };
+        if let Some(trigger) = record.of("trigger").find(|trigger| !record.tables.contains(&trigger.table)) {
+            let message =
+                format!("the dump's trigger {} is on a table that it does not hold: {}", trigger.name, trigger.table);
+            return Err(Error::new(Kind::Tool, message));
+        }
+        let run = |sql: Vec<u8>| self.tools.run(&self.client, Some(&scratch), &sql, self.cx);
+        for (what, of) in [("routine", "routines"), ("trigger", "triggers")] {
+            // Under its own table's name written anew, a trigger stays in the scratch whatever schema its text names.
+            let on = |made: &Made| Some(made.table.clone()).filter(|table| !table.is_empty());
+            run(code::script(record.of(what), &scratch, &record.charset, &on))
+                .map_err(|error| error.while_doing(format!("can't make the dump's {of}")))?;
+        }
+        let tolerated = |number: u32| RIGHTS_ELSEWHERE.contains(&number);
+        swap::make_views(self.tools, &self.client, &scratch, &record, self.cx, &tolerated)?;
+        let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
+        if loaded.triggers.len() != record.of("trigger").count() {
+            return Err(Error::new(Kind::Tool, "not all of the dump's triggers could be made"));
+        }
+        let drop =
+            |what: &str, name: &String| format!("DROP {what} IF EXISTS {};\n", table(&scratch, name)).into_bytes();
+        let triggers = loaded.triggers.iter().flat_map(|name| drop("TRIGGER", name));
+        let views = loaded.views.iter().flat_map(|name| drop("VIEW", name));
+        run(triggers.chain(views).collect())?;
+        Ok(record)
+    }
+
+    /// Puts the scratch where it belongs.
+    fn place(&mut self, record: Record, destination: &Destination, scratch: &mut Scratch<'_>) -> Result<()> {
+        let made = self.facts.live.is_none();
+        let copy = matches!(destination, Destination::Into(_));
+        let mut swap = Swap::new(self.tools, &self.client, self.cx, self.names.clone(), record);
+        if made {
+            let charset = swap.record.charset.clone();
+            let sql = format!("CREATE DATABASE {} {charset};\n", ident(&self.names.target));
+            self.tools.run(&self.client, None, sql.as_bytes(), &swap.cx)?;
+            if !copy {
+                self.notes.push(format!(
+                    "there was no schema {}: it was made with the server's own character set, {charset}",
+                    self.names.target
+                ));
+            }
+        }
+        if copy {
+            let events: Vec<Made> = swap.record.of("event").cloned().collect();
+            swap.record.made.retain(|made| made.what != "event");
+            if !events.is_empty() {
+                let names: Vec<_> = events.iter().map(|event| event.name.as_str()).collect();
+                self.notes.push(format!(
+                    "events were left out of the copy, where they would act at once: {}",
+                    names.join(", ")
+                ));
+            }
+        }
+        // Once the tables have begun to move the scratch holds what is needed to finish; nobody may drop it any more.
+        if let Err(error) = swap.exchange() {
+            let untouched = swap.stage().is_ok_and(|(stage, ..)| stage == swap::Stage::Untouched);
+            scratch.gone = !untouched;
+            if untouched {
+                let mine = if made {
+                    format!("DROP DATABASE IF EXISTS {};\n", ident(&self.names.target))
+                } else {
+                    String::new()
+                };
+                let sql = format!("{mine}DROP DATABASE IF EXISTS {};\n", ident(&self.names.old));
+                let cleaned = self.tools.run(&self.client, None, sql.as_bytes(), &swap.cx);
+                cleaned.unwrap_or_else(|error| {
+                    self.cx.report.warn(&format!("can't drop {}: {error}", self.names.old));
+                    String::new()
+                });
+            }
+            return Err(error);
+        }
+        scratch.gone = true;
+        swap.finish().map_err(|error| {
+            error
+                .while_doing(format!("the tables of {} are restored, but not all of its code", self.names.target))
+                .hint("mend the reason and run the restore again: it finishes this one first")
+        })?;
+        if let Err(error) = swap.clear() {
+            self.notes.push(format!(
+                "the replaced tables could not be dropped and are still there in {}: {error}; the next restore drops them",
+                self.names.old
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn differs(name: &str, loaded: &str, expected: u64) -> Error {
+    Error::new(
+        Kind::Tool,
+        format!("after the load there are {loaded} rows in table {name}, the backup holds {expected}"),
+    )
+    .hint("the live database is unchanged; verify this backup, or restore another")
+}

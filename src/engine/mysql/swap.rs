@@ -1,0 +1,361 @@
+//! How a loaded schema takes the place of the live one. Flows in: a scratch schema and what the dump holds besides tables.
+//! Flows out: the live schema exchanged. Touches the server.
+//!
+//! A schema can't be renamed, and a table with triggers can't leave its schema. Where there is neither trigger, view nor
+//! another routine on either side, one RENAME TABLE exchanges all tables at once. Otherwise clients find no tables for
+//! some milliseconds, and never some of both: (1) the live tables get names of ours, views go; (2) their triggers go;
+//! (3) they leave, and the new ones come under names of ours; (4) these get their triggers and the routines; (5) they get
+//! their names; (6) views and events are made.
+//!
+//! What is to be done stands in a table of the scratch schema before the first step. Each step is one statement or can be
+//! done again, and the names tell which was the last: so whoever finds a swap half-way finishes it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::code::{self, Made};
+use super::names::Names;
+use super::reasons;
+use super::server::{self, Facts};
+use super::sql::{ident, literal, table};
+use super::tools::{Tool, Tools, for_cleanup};
+use crate::engine::Cx;
+use crate::error::{Error, Kind, Result};
+
+/// How long it may take in all: to drop a large schema is slow on some disks.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// How often the swap is tried before it is given up.
+const TRIES: u32 = 6;
+/// How much longer each pause between two tries is than the one before: the server may be starting again.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// All that a swap needs, as it is kept in the scratch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The live tables before the swap.
+    pub live: Vec<String>,
+    /// The loaded tables.
+    pub tables: Vec<String>,
+    /// The schema's character set and collation.
+    pub charset: String,
+    /// Views, routines, triggers and events; in rows of their own.
+    #[serde(skip)]
+    pub made: Vec<Made>,
+}
+
+impl Record {
+    /// Those of one sort.
+    pub fn of<'a>(&'a self, what: &'a str) -> impl Iterator<Item = &'a Made> {
+        self.made.iter().filter(move |made| made.what == what)
+    }
+}
+
+/// How far a swap has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The live tables are untouched.
+    Untouched,
+    /// They have names of ours.
+    Out,
+    /// The new ones have names of ours.
+    In,
+    /// The new ones have their names.
+    Named,
+}
+
+/// A swap, at whatever stage.
+#[derive(Debug)]
+pub struct Swap<'a> {
+    /// How the server is reached.
+    pub tools: &'a Tools,
+    /// The client.
+    pub client: &'a Tool,
+    /// For the clock; deaf to signals.
+    pub cx: Cx,
+    /// Its names.
+    pub names: Names,
+    /// What is to be done.
+    pub record: Record,
+}
+
+impl<'a> Swap<'a> {
+    /// Prepares one. From here on it listens to no signal: half-way there is nothing to be stopped.
+    pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
+        let mut cx = for_cleanup(cx);
+        cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
+        Self { tools, client, cx, names, record }
+    }
+
+    /// Finds the swap that a dead restore has left, if it had come to one.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when its record can't be read.
+    pub fn find(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names) -> Result<Option<Self>> {
+        let this = Self::new(tools, client, cx, names, Record::default());
+        // A script of the dead one may still run.
+        let wait = format!("SELECT GET_LOCK({}, 60);\n", literal(&server::run_lock(&this.names.hex)));
+        this.tools.run(client, None, wait.as_bytes(), &this.cx)?;
+        let scratch = server::ask(tools, client, &this.names.scratch, &this.cx)?;
+        if !scratch.table_names().contains(&this.names.record()) {
+            return Ok(None);
+        }
+        let sql = format!("SELECT j FROM {} ORDER BY n;\n", table(&this.names.scratch, &this.names.record()));
+        let text = tools.run(client, None, sql.as_bytes(), &this.cx)?;
+        let wrong =
+            |error: serde_json::Error| Error::new(Kind::Tool, format!("the record of a swap can't be read: {error}"));
+        let mut lines = text.lines();
+        let mut record: Record = serde_json::from_str(lines.next().unwrap_or_default()).map_err(wrong)?;
+        for line in lines {
+            record.made.push(serde_json::from_str(line).map_err(wrong)?);
+        }
+        Ok(Some(Self { record, ..this }))
+    }
+
+    /// Writes down what is to be done. It is there whole or not at all.
+    fn write_record(&self) -> Result<()> {
+        let json = |error: serde_json::Error| Error::other(format!("can't write the record of a swap: {error}"));
+        let (tmp, record) = (format!("__vx_tmp_{}", self.names.hex), self.names.record());
+        let (tmp, record) = (table(&self.names.scratch, &tmp), table(&self.names.scratch, &record));
+        let mut sql = format!(
+            "CREATE DATABASE IF NOT EXISTS {old};\nDROP TABLE IF EXISTS {record}, {tmp};\n\
+             CREATE TABLE {tmp} (n INT PRIMARY KEY, j LONGTEXT) DEFAULT CHARACTER SET utf8mb4;\n\
+             INSERT INTO {tmp} VALUES (0, {});\n",
+            literal(&serde_json::to_string(&self.record).map_err(json)?),
+            old = ident(&self.names.old),
+        );
+        for (at, made) in self.record.made.iter().enumerate() {
+            let text = literal(&serde_json::to_string(made).map_err(json)?);
+            sql += &format!("INSERT INTO {tmp} VALUES ({}, {text});\n", at + 1);
+        }
+        sql += &format!("RENAME TABLE {tmp} TO {record};\n");
+        self.tools.run(self.client, None, sql.as_bytes(), &self.cx).map(drop)
+    }
+
+    /// Looks how far it has come.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server can't be asked.
+    pub fn stage(&self) -> Result<(Stage, Facts, Facts)> {
+        let live = server::ask(self.tools, self.client, &self.names.target, &self.cx)?;
+        let scratch = server::ask(self.tools, self.client, &self.names.scratch, &self.cx)?;
+        let has =
+            |start: &str| live.tables.iter().any(|(name, _)| name.starts_with(&format!("{start}_{}_", self.names.hex)));
+        let waiting = scratch.tables.iter().any(|(name, _)| !self.names.is_ours(name));
+        let stage = match (has("__vxo"), has("__vxn")) {
+            (true, _) => Stage::Out,
+            (_, true) => Stage::In,
+            _ if waiting => Stage::Untouched,
+            // Without a single new table it is the old ones that tell.
+            _ if self.record.tables.is_empty()
+                && live.table_names() == self.record.live
+                && !self.record.live.is_empty() =>
+            {
+                Stage::Untouched
+            }
+            _ => Stage::Named,
+        };
+        Ok((stage, live, scratch))
+    }
+
+    /// Exchanges the tables, from whatever stage.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`]; the message says whether the live schema is untouched.
+    pub fn exchange(&mut self) -> Result<()> {
+        let mut failure = None;
+        for attempt in 0..TRIES {
+            self.cx.world.clock.sleep(PAUSE * attempt);
+            let (stage, live, scratch) = match self.stage() {
+                Ok(found) => found,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
+            };
+            if stage == Stage::Untouched {
+                self.record.live = live.table_names();
+                if let Err(error) = self.write_record() {
+                    failure = Some(error);
+                    continue;
+                }
+            }
+            if stage == Stage::Named {
+                return Ok(());
+            }
+            let script = self.steps(stage, &live, &scratch);
+            match self.run(&script) {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let error = failure.unwrap_or_else(|| Error::new(Kind::Tool, "can't exchange the tables"));
+        match self.stage() {
+            Ok((Stage::Untouched, ..)) => Err(error.while_doing("can't exchange the tables")),
+            Ok((Stage::Named, ..)) => Ok(()),
+            _ => Err(error
+                .while_doing(format!("{} may be between old and new, and then shows no tables", self.names.target))
+                .hint("mend the reason and run the restore again: it finishes this one first")),
+        }
+    }
+
+    fn run(&self, script: &[u8]) -> Result<()> {
+        let lock = format!("SELECT GET_LOCK({}, 60);\n", literal(&server::run_lock(&self.names.hex)));
+        let script = [lock.as_bytes(), script].concat();
+        self.tools.run(self.client, Some(&self.names.target), &script, &self.cx).map(drop)
+    }
+
+    /// Whether all can be done by one statement.
+    fn is_plain(&self, live: &Facts, scratch: &Facts) -> bool {
+        let code = self.record.made.iter().any(|made| made.what == "trigger" || made.what == "view");
+        !code && live.triggers.is_empty() && live.views.is_empty() && live.routines == scratch.routines
+    }
+
+    /// The statements from `stage` to the new tables under their names.
+    fn steps(&self, stage: Stage, live: &Facts, scratch: &Facts) -> Vec<u8> {
+        let Names { target, scratch: from, old, .. } = &self.names;
+        let mut sql = b"SET SESSION lock_wait_timeout = 5, SESSION foreign_key_checks = 0;\n".to_vec();
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        if stage == Stage::Untouched && self.is_plain(live, scratch) {
+            pairs.extend(self.record.live.iter().map(|name| (table(target, name), table(old, name))));
+            pairs.extend(self.record.tables.iter().map(|name| (table(from, name), table(target, name))));
+            sql.extend(rename(&pairs));
+            return sql;
+        }
+        let live_out = |at: usize| table(target, &self.names.out(at));
+        let new = |at: usize| table(target, &self.names.new_name(at));
+        if stage == Stage::Untouched {
+            let out = self.record.live.iter().enumerate().map(|(at, name)| (table(target, name), live_out(at)));
+            sql.extend(rename(&out.collect::<Vec<_>>()));
+        }
+        sql.extend(self.drop_views(live));
+        for trigger in &live.triggers {
+            sql.extend(format!("DROP TRIGGER IF EXISTS {};\n", table(target, trigger)).into_bytes());
+        }
+        if stage != Stage::In {
+            pairs.extend(self.record.live.iter().enumerate().map(|(at, name)| (live_out(at), table(old, name))));
+            let new = self.record.tables.iter().enumerate().map(|(at, name)| (table(from, name), new(at)));
+            sql.extend(rename(&pairs.into_iter().chain(new).collect::<Vec<_>>()));
+        }
+        sql.extend(self.routines(live, scratch));
+        let position = |made: &Made| self.record.tables.iter().position(|name| *name == made.table);
+        let on = |made: &Made| position(made).map(|at| self.names.new_name(at));
+        sql.extend(code::script(self.record.of("trigger"), target, &self.record.charset, &on));
+        let named = self.record.tables.iter().enumerate().map(|(at, name)| (new(at), table(target, name)));
+        sql.extend(rename(&named.collect::<Vec<_>>()));
+        sql
+    }
+
+    fn drop_views(&self, live: &Facts) -> Vec<u8> {
+        let drop = |view: &String| format!("DROP VIEW IF EXISTS {};\n", table(&self.names.target, view)).into_bytes();
+        live.views.iter().flat_map(drop).collect()
+    }
+
+    /// Routines that differ are made anew; the others stay, and with them what is granted on them.
+    fn routines(&self, live: &Facts, scratch: &Facts) -> Vec<u8> {
+        let target = &self.names.target;
+        let mut sql = Vec::new();
+        for (kind, name, _) in live.routines.iter().filter(|routine| !scratch.routines.contains(routine)) {
+            sql.extend(format!("DROP {kind} IF EXISTS {};\n", table(target, name)).into_bytes());
+        }
+        let stays = |made: &&Made| {
+            let same = |(kind, name, _): &&(String, String, String)| *kind == made.kind && *name == made.name;
+            scratch.routines.iter().find(same).is_some_and(|routine| live.routines.contains(routine))
+        };
+        let new: Vec<&Made> = self.record.of("routine").filter(|made| !stays(made)).collect();
+        for made in &new {
+            sql.extend(format!("DROP {} IF EXISTS {};\n", made.kind, table(target, &made.name)).into_bytes());
+        }
+        sql.extend(code::script(new, target, &self.record.charset, &|_| None));
+        sql
+    }
+
+    /// Makes what comes after the tables. Can be done again.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when something could not be made; the tables stand.
+    pub fn finish(&self) -> Result<()> {
+        let (_, live, scratch) = self.stage()?;
+        let mut sql = self.routines(&live, &scratch);
+        for event in &live.events {
+            sql.extend(format!("DROP EVENT IF EXISTS {};\n", table(&self.names.target, event)).into_bytes());
+        }
+        sql.extend(self.drop_views(&live));
+        self.run(&sql)?;
+        make_views(self.tools, self.client, &self.names.target, &self.record, &self.cx, &|_| false)?;
+        let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
+        self.run(&events)
+    }
+
+    /// Drops the replaced tables and the scratch, the record last.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when they can't be dropped.
+    pub fn clear(&self) -> Result<()> {
+        let (old, scratch) = (ident(&self.names.old), ident(&self.names.scratch));
+        let sql = format!("DROP DATABASE IF EXISTS {old};\nDROP DATABASE IF EXISTS {scratch};\n");
+        self.tools.run(self.client, None, sql.as_bytes(), &self.cx).map(drop)
+    }
+}
+
+/// One RENAME TABLE: all of it happens or nothing. In the form of a version comment, half of it is no statement, should
+/// this process die while it hands it over.
+fn rename(pairs: &[(String, String)]) -> Vec<u8> {
+    if pairs.is_empty() {
+        return Vec::new();
+    }
+    let pairs: Vec<_> = pairs.iter().map(|(from, to)| format!("{from} TO {to}")).collect();
+    format!("/*!50000 RENAME TABLE {} */;\n", pairs.join(", ")).into_bytes()
+}
+
+/// Makes the views in `schema`, all at once or, where one needs another that our order put behind it, one by one.
+///
+/// # Errors
+/// [`Kind::Tool`] for a view that can't be made, unless its error's number is `tolerated`.
+pub fn make_views(
+    tools: &Tools,
+    client: &Tool,
+    schema: &str,
+    record: &Record,
+    cx: &Cx,
+    tolerated: &dyn Fn(u32) -> bool,
+) -> Result<()> {
+    let mut views = code::in_order(record.of("view").cloned().collect());
+    let script = |views: &[Made]| code::script(views, schema, &record.charset, &|_| None);
+    if views.is_empty() || tools.run(client, Some(schema), &script(&views), cx).is_ok() {
+        return Ok(());
+    }
+    loop {
+        let (count, mut failed, mut failure) = (views.len(), Vec::new(), None);
+        for view in views {
+            let again = format!("DROP VIEW IF EXISTS {};\n", table(schema, &view.name)).into_bytes();
+            let script = [again, script(std::slice::from_ref(&view))].concat();
+            if let Err(error) = tools.run(client, Some(schema), &script, cx) {
+                if error.is_stopped() {
+                    return Err(error);
+                }
+                if !reasons::number(&error).is_some_and(tolerated) {
+                    failure = Some(error.while_doing(format!("can't make the view {}", view.name)));
+                }
+                failed.push(view);
+            }
+        }
+        match failure {
+            Some(error) if failed.len() == count => return Err(error),
+            None => return Ok(()),
+            Some(_) => views = failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_is_one_statement() {
+        let sql = rename(&[("`a`.`x`".into(), "`b`.`x`".into()), ("`c`.`x`".into(), "`a`.`x`".into())]);
+        assert_eq!(String::from_utf8_lossy(&sql), "/*!50000 RENAME TABLE `a`.`x` TO `b`.`x`, `c`.`x` TO `a`.`x` */;\n");
+        assert!(rename(&[]).is_empty());
+    }
+}

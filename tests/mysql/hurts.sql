@@ -1,0 +1,68 @@
+CREATE TABLE `types` (
+  id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  t TINYINT, s SMALLINT, m MEDIUMINT, b BIGINT, u BIGINT UNSIGNED, bo BOOL, bi BIT(64),
+  de DECIMAL(65,30), fl FLOAT, dou DOUBLE,
+  da DATE, dt DATETIME(6), ts TIMESTAMP(6) NULL, ti TIME(6), ye YEAR,
+  ch CHAR(10), vc VARCHAR(200), tx LONGTEXT, bn BINARY(255), vb VARBINARY(300), bl LONGBLOB,
+  en ENUM('a','it''s','ü\\'), se SET('x','y z'), js JSON, ge GEOMETRY,
+  la VARCHAR(50) CHARACTER SET latin1, ko VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00';
+SET @all = '';
+INSERT INTO `types` (id, t, s, m, b, u, bo, bi, de, fl, dou, da, dt, ts, ti, ye) VALUES
+ (0, -128, -32768, -8388608, -9223372036854775808, 0, 0, b'0', -99999999999999999999999999999999999.999999999999999999999999999999,
+  -3.4e38, -1.7976931348623157e308, '0000-00-00', '0000-00-00 00:00:00', '1970-01-01 00:00:01.000001', '-838:59:59', 1901),
+ (18446744073709551613, 127, 32767, 8388607, 9223372036854775807, 18446744073709551615, 1, ~b'0',
+  99999999999999999999999999999999999.999999999999999999999999999999, 3.4e38, 1.7976931348623157e308, '9999-12-31',
+  '9999-12-31 23:59:59.999999', '2038-01-19 03:14:07.999999', '838:59:59', 2155),
+ (1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1e-38, 0.1, '2024-02-29', '2000-00-00 00:00:00', NULL, '-00:00:00.000001', 0);
+INSERT INTO `types` (id, ch, vc, tx, bn, vb, bl, en, se, js, ge, la, ko) VALUES
+ (2, 'a  ', 'it''s "q" `b` \\ \n\r\t\0\Z %_ ; -- # /* ( ) \\''', '😀 VALUES (1),(2);\nDELIMITER ;;\n-- Dump completed on 2020-01-01\n', NULL,
+  '', '', 'it''s', 'x,y z', '{"a": [1, "😀\\u0000", null, 1.5e300]}', ST_GeomFromText('POLYGON((0 0,1 0,1 1,0 0))'), 'é€', 'Ünï'),
+ (3, '', '', '', '', NULL, NULL, 'ü\\', '', '[]', ST_GeomFromText('POINT(1 -1)'), '', '');
+DROP PROCEDURE IF EXISTS fill;
+DELIMITER ;;
+CREATE PROCEDURE fill() BEGIN
+  DECLARE n INT DEFAULT 0; DECLARE every BLOB DEFAULT '';
+  WHILE n < 256 DO SET every = CONCAT(every, UNHEX(LPAD(HEX(n), 2, '0'))); SET n = n + 1; END WHILE;
+  INSERT INTO `types` (id, bn, vb, bl) VALUES (4, SUBSTR(every, 2), every, REPEAT(every, 5000));
+END ;;
+DELIMITER ;
+CALL fill(); DROP PROCEDURE fill;
+CREATE TABLE generated_ones (
+  id INT PRIMARY KEY, v INT GENERATED ALWAYS AS (id * 2) VIRTUAL, st VARCHAR(20) GENERATED ALWAYS AS (CONCAT('(', id, ')')) STORED,
+  hidden INT INVISIBLE DEFAULT 7, KEY (st), CHECK (id > 0)
+);
+INSERT INTO generated_ones (id, hidden) VALUES (1, 2), (3, 4);
+CREATE TABLE hen (id INT PRIMARY KEY, egg INT, self INT);
+CREATE TABLE egg (id INT PRIMARY KEY, hen INT, CONSTRAINT `egg's hen` FOREIGN KEY (hen) REFERENCES hen (id) ON DELETE CASCADE);
+ALTER TABLE hen ADD CONSTRAINT hens_egg FOREIGN KEY (egg) REFERENCES egg (id), ADD FOREIGN KEY (self) REFERENCES hen (id);
+SET foreign_key_checks = 0;
+INSERT INTO hen VALUES (1, 10, 1), (2, 20, 1); INSERT INTO egg VALUES (10, 2), (20, 1);
+SET foreign_key_checks = 1;
+CREATE TABLE parted (id INT, y INT) PARTITION BY RANGE (y) (PARTITION p0 VALUES LESS THAN (2000), PARTITION p1 VALUES LESS THAN MAXVALUE);
+INSERT INTO parted VALUES (1, 1999), (2, 2000), (3, 3000);
+CREATE TABLE `we ``ird" 'n' \\ ; Ünï (x` (`co ``l' \\ é` INT, `values` INT, `a)b` INT) COMMENT 'it''s ; -- here';
+INSERT INTO `we ``ird" 'n' \\ ; Ünï (x` VALUES (1, 2, 3), (NULL, NULL, NULL);
+CREATE TABLE empty_one (i INT) COMMENT='';
+CREATE TABLE no_key (t TEXT CHARACTER SET latin1) ENGINE=InnoDB DEFAULT CHARSET=latin1; INSERT INTO no_key VALUES ('é'), ('é');
+CREATE TABLE log (at INT, what VARCHAR(300) CHARACTER SET utf8mb4);
+CREATE FUNCTION twice(x INT) RETURNS INT DETERMINISTIC RETURN x * 2;
+DELIMITER ;;
+CREATE PROCEDURE `pro ``c Ü`(IN a INT, OUT b VARCHAR(10)) COMMENT 'it''s'
+BEGIN -- a comment; stays
+  /* and ; this */
+  SET b = CONCAT('x;', a, "😀"); # and this
+END ;;
+SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES';;
+CREATE FUNCTION ansi() RETURNS VARCHAR(20) DETERMINISTIC RETURN '\' ;;
+SET sql_mode = '';;
+CREATE TRIGGER hen_in BEFORE INSERT ON `hen` FOR EACH ROW BEGIN INSERT INTO log VALUES (1, 'in;'); SET NEW.self = 1; END ;;
+CREATE TRIGGER hen_in2 BEFORE INSERT ON `hen` FOR EACH ROW FOLLOWS hen_in INSERT INTO log VALUES (2, 'follows') ;;
+CREATE TRIGGER `we'ird ``t` AFTER UPDATE ON `we ``ird" 'n' \\ ; Ünï (x` FOR EACH ROW INSERT INTO log VALUES (twice(2), 'Ü') ;;
+CREATE EVENT ev ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' ON COMPLETION PRESERVE DISABLE COMMENT 'it''s' DO BEGIN DELETE FROM log WHERE at > 5; END ;;
+CREATE EVENT `ev 2` ON SCHEDULE EVERY 3 HOUR STARTS '2031-01-01 00:00:00' DO INSERT INTO log VALUES (3, 'Ü;') ;;
+DELIMITER ;
+CREATE VIEW z_first AS SELECT id, twice(id) AS d FROM hen;
+CREATE VIEW m_mid AS SELECT z_first.id, z_first.d FROM z_first WHERE d > 0 WITH CHECK OPTION;
+CREATE SQL SECURITY INVOKER VIEW a_last AS SELECT m_mid.id, 'x;''\\' AS `co ``l` FROM m_mid JOIN egg ON egg.id > 0;
