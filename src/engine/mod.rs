@@ -5,6 +5,7 @@
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;
+pub mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,11 +1,9 @@
 //! A MySQL or MariaDB URL. Flows in: the text that the configuration gives. Flows out: where the server is, with the
 //! password apart. Touches nothing.
 
-use percent_encoding::percent_decode_str;
-use zeroize::Zeroizing;
-
 use super::tools::Family;
-use crate::error::{Error, Kind, Result};
+use crate::engine::url::{decode, secret, wrong};
+use crate::error::Result;
 use crate::secret::Secret;
 
 /// Query parameters that become options of the tools, by their names.
@@ -156,30 +154,10 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>)> {
     Ok((decode(host)?, number))
 }
 
-fn decode(part: &str) -> Result<String> {
-    let broken = part.split('%').skip(1).any(|after| {
-        let digits = after.as_bytes().get(..2).unwrap_or_default();
-        digits.len() < 2 || !digits.iter().all(u8::is_ascii_hexdigit) || digits == b"00"
-    });
-    if broken {
-        return Err(wrong("a % in it is not followed by two hex digits other than 00").hint("write a % itself as %25"));
-    }
-    let text = percent_decode_str(part).decode_utf8().map_err(|_| wrong("a decoded part is not UTF-8"))?;
-    Ok(text.into_owned())
-}
-
-fn secret(part: &str) -> Result<Secret> {
-    let mut text = Zeroizing::new(decode(part)?);
-    Ok(Secret::new(std::mem::take(&mut *text)))
-}
-
-fn wrong(why: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Config, format!("url: {why}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn parse(url: &str) -> Result<Place> {
         Place::parse(&Secret::new(url))
