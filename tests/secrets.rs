@@ -40,8 +40,10 @@ fn watch(done: &AtomicBool, seen: &mut Seen) {
             if has(&command) {
                 seen.arguments.insert(String::from_utf8_lossy(&command).into_owned());
             }
+            // The name first: a process that ends in between has shown its environment and has no name any more.
+            let Ok(name) = fs::read_to_string(path.join("comm")) else { continue };
             if fs::read(path.join("environ")).is_ok_and(|bytes| has(&bytes)) {
-                seen.environments.insert(fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_owned());
+                seen.environments.insert(name.trim().to_owned());
             }
         }
         std::thread::sleep(Duration::from_millis(1));
