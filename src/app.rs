@@ -199,6 +199,7 @@ impl App {
             database: name.to_owned(),
             url: config.url.fetch(&what("url"), &self.cx)?,
             password: config.password.as_ref().map(|source| source.fetch(&what("password"), &self.cx)).transpose()?,
+            exec: Vec::new(),
             tools_dir: config.tools_dir.clone(),
             dump_args: config.dump_args.clone(),
             restore_args: config.restore_args.clone(),

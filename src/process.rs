@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::error::{Error, Kind, Result, io_reason};
+use crate::error::{Context, Error, Kind, Result, io_reason};
 use crate::secret::Secret;
 use crate::world::World;
 
@@ -43,12 +43,23 @@ pub struct Invocation {
     pub env: Vec<(String, Secret)>,
     /// Variables set for this child alone that are no secrets.
     pub vars: Vec<(String, String)>,
+    /// Words put before it, so that it runs elsewhere; none: it runs here.
+    pub exec: Vec<String>,
+    /// What it reads from its standard input before everything else: a line with a secret.
+    pub first_line: Option<Secret>,
 }
 
 impl Invocation {
     /// A call of `program` without arguments.
     pub fn new(program: impl Into<String>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), vars: Vec::new() }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            vars: Vec::new(),
+            exec: Vec::new(),
+            first_line: None,
+        }
     }
 
     /// Adds arguments.
@@ -69,6 +80,20 @@ impl Invocation {
     #[must_use]
     pub fn env(mut self, name: &str, value: Secret) -> Self {
         self.env.push((name.to_owned(), value));
+        self
+    }
+
+    /// Runs it by these words, where neither our environment nor our files are.
+    #[must_use]
+    pub fn through(mut self, exec: &[String]) -> Self {
+        self.exec = exec.to_vec();
+        self
+    }
+
+    /// Gives it a secret as the first line of its standard input, for a tool that asks for its password there.
+    #[must_use]
+    pub fn first_line(mut self, secret: Secret) -> Self {
+        self.first_line = Some(secret);
         self
     }
 
@@ -94,6 +119,16 @@ impl Invocation {
         command
     }
 
+    /// Writes what comes before the input itself: short enough for an empty pipe to take it at once.
+    fn open_input(&self, stdin: &mut ChildStdin) -> Result<()> {
+        let Some(line) = &self.first_line else { return Ok(()) };
+        match stdin.write_all(format!("{}\n", line.expose()).as_bytes()) {
+            // It has ended: its status and last words say why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome.doing(Kind::Tool, format!("can't write to {}", self.name())),
+        }
+    }
+
     fn spawn(
         &self,
         world: &World,
@@ -110,7 +145,7 @@ impl Invocation {
         })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let tail = Tail::of(child.stderr.take());
-        let secrets = self.env.iter().map(|(_, value)| value.clone()).collect();
+        let secrets = self.env.iter().map(|(_, value)| value).chain(&self.first_line).cloned().collect();
         Ok((
             Running { name: self.name().to_owned(), child, tail, secrets, reaped: false, world: world.clone() },
             stdin,
@@ -301,7 +336,11 @@ impl DumpReader {
     /// # Errors
     /// [`Kind::Tool`] when it can't be started.
     pub fn spawn(call: &Invocation, deadline: Option<Duration>, world: &World) -> Result<Self> {
-        let (running, _, stdout) = call.spawn(world, Stdio::null(), Stdio::piped())?;
+        let stdin = if call.first_line.is_some() { Stdio::piped() } else { Stdio::null() };
+        let (running, stdin, stdout) = call.spawn(world, stdin, Stdio::piped())?;
+        if let Some(mut stdin) = stdin {
+            call.open_input(&mut stdin)?;
+        }
         let stdout = stdout.ok_or_else(|| Error::new(Kind::Tool, format!("{} has no standard output", call.name())))?;
         // A larger pipe saves switches between tool and reader; where the system says no, the small one works.
         let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
@@ -346,11 +385,13 @@ impl RestoreWriter {
     /// [`Kind::Tool`] when it can't be started.
     pub fn spawn(call: &Invocation, deadline: Option<Duration>, world: &World) -> Result<Self> {
         let (running, stdin, stdout) = call.spawn(world, Stdio::piped(), Stdio::piped())?;
-        if let Some(stdin) = &stdin {
+        let mut stdin = stdin;
+        if let Some(stdin) = &mut stdin {
+            call.open_input(stdin)?;
             // Non-blocking, so that a tool that stops reading can't hold us past a signal.
-            rustix::io::ioctl_fionbio(stdin, true)
+            rustix::io::ioctl_fionbio(&*stdin, true)
                 .map_err(|error| Error::new(Kind::Tool, format!("can't write to {}: {error}", call.name())))?;
-            let _ = rustix::pipe::fcntl_setpipe_size(stdin, PIPE_BYTES);
+            let _ = rustix::pipe::fcntl_setpipe_size(&*stdin, PIPE_BYTES);
         }
         let stdout = stdout.map(|stdout| {
             std::thread::spawn(move || {

@@ -142,14 +142,7 @@ fn cx() -> Cx {
 }
 
 fn settings(server: &Server, database: &str) -> Settings {
-    Settings {
-        database: "mydb".into(),
-        url: Secret::new(server.url(database)),
-        password: None,
-        tools_dir: Some(server.bin.clone()),
-        dump_args: vec![],
-        restore_args: vec![],
-    }
+    Settings { tools_dir: Some(server.bin.clone()), ..Settings::new("mydb", Secret::new(server.url(database))) }
 }
 
 fn open(settings: Settings) -> Box<dyn Engine> {

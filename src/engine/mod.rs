@@ -5,6 +5,7 @@
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;
+pub mod tools;
 pub mod url;
 
 use std::collections::BTreeMap;
@@ -72,12 +73,29 @@ pub struct Settings {
     pub url: Secret,
     /// `[databases.NAME] password`; it wins over the one in the URL.
     pub password: Option<Secret>,
+    /// Words put before every tool, so that it runs where the server runs; none: the tools run here.
+    pub exec: Vec<String>,
     /// Where the engine's tools are, if not on the path.
     pub tools_dir: Option<PathBuf>,
     /// More arguments for the dump tool.
     pub dump_args: Vec<String>,
     /// More arguments for the restore tool.
     pub restore_args: Vec<String>,
+}
+
+impl Settings {
+    /// Of a database that is reached by its URL and says nothing else.
+    pub fn new(database: impl Into<String>, url: Secret) -> Self {
+        Self {
+            database: database.into(),
+            url,
+            password: None,
+            exec: Vec::new(),
+            tools_dir: None,
+            dump_args: Vec::new(),
+            restore_args: Vec::new(),
+        }
+    }
 }
 
 /// What is counted in a dump, in its own order of names: rows by table for SQL engines. `None` stands for a table

@@ -99,14 +99,7 @@ pub fn names(folder: &Path) -> Vec<String> {
 }
 
 pub fn engine(url: &str) -> Result<Box<dyn Engine>> {
-    (kind("sqlite").unwrap().open)(Settings {
-        database: "shop".to_owned(),
-        url: Secret::new(url),
-        password: None,
-        tools_dir: None,
-        dump_args: Vec::new(),
-        restore_args: Vec::new(),
-    })
+    (kind("sqlite").unwrap().open)(Settings::new("shop", Secret::new(url)))
 }
 
 /// The path as a URL, everything encoded that may be.

@@ -7,12 +7,13 @@
 //! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
 //! part, [`names`] and [`leftovers`] what it leaves and clears away.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use self::names::Names;
 use self::server::{Facts, Grants};
 use self::tools::{Tool, Tools, major};
 use self::url::Place;
+use crate::engine::tools::Explained;
 use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::process;
@@ -87,7 +88,7 @@ impl MySql {
         }
         if facts.live.is_none() {
             let why = format!("there is no database {} at {}", self.tools.place.database, self.tools.place.server());
-            let hint = format!("mend [databases.{}] url, or restore it from a backup", self.tools.configured);
+            let hint = format!("mend [databases.{}] url, or restore it from a backup", self.tools.toolbox.configured);
             return Err(Error::new(Kind::Tool, why).hint(hint));
         }
         Ok((client, facts, tool))
@@ -96,7 +97,7 @@ impl MySql {
     fn tools_hint(&self, whose: &str) -> String {
         format!(
             "install the client tools of {whose} and set [databases.{}] tools_dir to their folder",
-            self.tools.configured
+            self.tools.toolbox.configured
         )
     }
 
@@ -167,8 +168,9 @@ impl Engine for MySql {
             process::DumpReader::spawn(&call, cx.deadline, &cx.world)
         };
         let reader = start().map_err(|error| self.named(error))?;
-        let explained = Explained { reader, tools: self.tools.clone(), place: self.describe() };
-        Ok(Dump { stream: Box::new(explained), counts: Default::default() })
+        let (tools, place) = (self.tools.clone(), self.describe());
+        let explain = move |error| tools.explain(error).while_doing(&place);
+        Ok(Dump { stream: Box::new(Explained::new(reader, explain)), counts: Default::default() })
     }
 
     fn plan(&self, destination: &Destination) -> Vec<String> {
@@ -207,26 +209,6 @@ impl Engine for MySql {
     }
 }
 
-/// The dump's stream; its failure comes with the mend.
-struct Explained<R> {
-    reader: R,
-    tools: Tools,
-    place: String,
-}
-
-impl<R: Read> Read for Explained<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| {
-            if error.kind() == io::ErrorKind::Interrupted {
-                return error;
-            }
-            let error = Error::from_io(error, Kind::Tool, "can't read the dump");
-            let error = self.tools.explain(error);
-            if error.is_stopped() { error.into_io() } else { error.while_doing(&self.place).into_io() }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,14 +216,7 @@ mod tests {
 
     #[test]
     fn the_plan_names_every_step_and_no_secret() {
-        let settings = Settings {
-            database: "mydb".into(),
-            url: Secret::new("mysql://u:canary@h/d"),
-            password: None,
-            tools_dir: None,
-            dump_args: vec![],
-            restore_args: vec![],
-        };
+        let settings = Settings::new("mydb", Secret::new("mysql://u:canary@h/d"));
         let engine = (KIND.open)(settings).unwrap();
         assert_eq!(engine.describe(), "mysql d at h");
         let plan = engine.plan(&Destination::InPlace).join("\n");

@@ -127,7 +127,11 @@ impl<'a> Restore<'a> {
                     family.name(),
                     self.facts.version
                 ),
-                format!("restore it into a {} server: mend [databases.{}] url", from.name(), self.tools.configured),
+                format!(
+                    "restore it into a {} server: mend [databases.{}] url",
+                    from.name(),
+                    self.tools.toolbox.configured
+                ),
             );
         }
         if self.facts.read_only {
@@ -146,7 +150,7 @@ impl<'a> Restore<'a> {
             let hint = format!(
                 "install {}'s client, or set [databases.{}] tools_dir to its folder",
                 family.name(),
-                self.tools.configured
+                self.tools.toolbox.configured
             );
             return fail(message, hint);
         }
@@ -226,7 +230,7 @@ impl<'a> Restore<'a> {
             Some(1146) if gone => error.hint(format!(
                 "a column takes its default from a sequence of the schema that is gone: CREATE DATABASE it, CREATE SEQUENCE \
                  in it what the last lines name, and restore again ([databases.{}])",
-                self.tools.configured
+                self.tools.toolbox.configured
             )),
             _ => self.tools.explain(error),
         })

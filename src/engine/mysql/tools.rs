@@ -4,18 +4,17 @@
 //!
 //! The password goes into the environment of a child alone (`MYSQL_PWD`): no file, no argument.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use super::reasons;
 use super::url::Place;
+use crate::engine::tools::{self, Toolbox};
 use crate::engine::{Cx, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::process::{self, Invocation};
 use crate::secret::Secret;
-use crate::world::{Cancel, World};
 
 /// How long cleaning up may take after a failure, a signal or a passed deadline.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -70,37 +69,16 @@ pub struct Tool {
 pub struct Tools {
     /// Where the database is.
     pub place: Place,
-    /// Its name in the configuration.
-    pub configured: String,
+    /// How they are called.
+    pub toolbox: Toolbox,
     password: Option<Secret>,
-    folder: Option<PathBuf>,
-    dump_args: Vec<String>,
-    restore_args: Vec<String>,
 }
 
 impl Tools {
     /// From a database's settings.
     pub fn new(settings: Settings, place: Place) -> Self {
-        Self {
-            password: settings.password.or_else(|| place.password.clone()),
-            place,
-            configured: settings.database,
-            folder: settings.tools_dir,
-            dump_args: settings.dump_args,
-            restore_args: settings.restore_args,
-        }
-    }
-
-    /// The first of these tools that is there, or the first of them, whose start will then say that it isn't.
-    fn find(&self, names: &[&str], cx: &Cx) -> String {
-        let first = names.first().copied().unwrap_or_default();
-        if let Some(folder) = &self.folder {
-            let found = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
-            return found.unwrap_or_else(|| folder.join(first)).display().to_string();
-        }
-        let path = cx.world.vars.get("PATH").unwrap_or_default();
-        let there = |name: &&&str| std::env::split_paths(path).any(|folder| folder.join(name).is_file());
-        names.iter().find(there).copied().unwrap_or(first).to_owned()
+        let toolbox = Toolbox::new(&settings);
+        Self { password: settings.password.or_else(|| place.password.clone()), place, toolbox }
     }
 
     /// Asks the first of these tools that is there for its version.
@@ -108,8 +86,8 @@ impl Tools {
     /// # Errors
     /// [`Kind::Tool`] when none is there or it doesn't say.
     pub fn tool(&self, names: &[&str], cx: &Cx) -> Result<Tool> {
-        let program = self.find(names, cx);
-        let call = Invocation::new(program.clone()).args(["--version"]);
+        let program = self.toolbox.find(names, cx)?;
+        let call = self.toolbox.call(&program).args(["--version"]);
         let output = process::run(&call, b"", cx.deadline, &cx.world)?;
         let text = String::from_utf8_lossy(&output).into_owned();
         let version = parse_version(&text).ok_or_else(|| {
@@ -138,7 +116,9 @@ impl Tools {
     /// A call that reaches the server. Nobody's option file has a say in what a backup is; messages come in English,
     /// for hints are found by them.
     fn reaching(&self, tool: &Tool) -> Invocation {
-        let call = Invocation::new(tool.program.clone())
+        let call = self
+            .toolbox
+            .call(&tool.program)
             .args(["--no-defaults"])
             .args(self.place.options(tool.family))
             .var("LC_ALL", "C");
@@ -159,7 +139,7 @@ impl Tools {
             .args(["--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob"])
             .args(["--no-tablespaces", "--default-character-set=utf8mb4", PACKET])
             .args(mysql)
-            .args(&self.dump_args)
+            .args(&self.toolbox.dump_args)
             .args(["--", &self.place.database])
     }
 
@@ -170,7 +150,7 @@ impl Tools {
             .reaching(tool)
             .args(["--batch", "--raw", "--skip-column-names", "--binary-mode", "--comments"])
             .args(["--default-character-set=utf8mb4", PACKET])
-            .args(&self.restore_args);
+            .args(&self.toolbox.restore_args);
         match schema {
             Some(schema) => call.args([format!("--database={schema}")]),
             None => call,
@@ -208,7 +188,7 @@ impl Tools {
 
     /// Adds the mend to a tool's failure, as far as its last words give it away.
     pub fn explain(&self, error: Error) -> Error {
-        reasons::explain(error, &self.place, &self.configured)
+        reasons::explain(error, &self.place, &self.toolbox.configured)
     }
 }
 
@@ -233,12 +213,9 @@ pub fn major(version: &str) -> u32 {
     digits.parse().unwrap_or_default()
 }
 
-/// The same world, deaf to signals, with a little time of its own: what must be finished or cleaned up is, though a
-/// signal has come or the job's time is over.
+/// A context for finishing or cleaning up.
 pub fn for_cleanup(cx: &Cx) -> Cx {
-    let world = World { cancel: Cancel::default(), ..cx.world.clone() };
-    let deadline = Some(world.clock.monotonic() + CLEANUP);
-    Cx { world, deadline, report: cx.report.clone(), data_dir: cx.data_dir.clone() }
+    tools::for_cleanup(cx, CLEANUP)
 }
 
 #[cfg(test)]
@@ -247,12 +224,9 @@ mod tests {
 
     fn tools() -> Tools {
         let settings = Settings {
-            database: "mydb".into(),
-            url: Secret::new("mysql://u:canary@h:3307/my%20db"),
-            password: None,
-            tools_dir: None,
             dump_args: vec!["--ignore-table=a.b".into()],
             restore_args: vec!["--compress".into()],
+            ..Settings::new("mydb", Secret::new("mysql://u:canary@h:3307/my%20db"))
         };
         let place = Place::parse(&settings.url).unwrap();
         Tools::new(settings, place)

@@ -6,13 +6,14 @@
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
 //! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use serde::Deserialize;
 
 use self::reasons::misses_database;
 use self::tools::Tools;
 use self::url::Place;
+use crate::engine::tools::Explained;
 use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
 use crate::error::{Error, Kind, Result};
 
@@ -79,7 +80,10 @@ impl Postgres {
             let missing = misses_database(&error);
             let error = if missing {
                 Error { message: format!("there is no database {} at {}", place.database, place.server()), ..error }
-                    .hint(format!("mend [databases.{}] url, or restore it from a backup", self.tools.configured))
+                    .hint(format!(
+                        "mend [databases.{}] url, or restore it from a backup",
+                        self.tools.toolbox.configured
+                    ))
             } else {
                 error
             };
@@ -137,8 +141,9 @@ impl Engine for Postgres {
 
     fn dump(&self, cx: &Cx) -> Result<Dump> {
         let reader = self.tools.start_dump(cx).map_err(|error| self.named(error))?;
-        let explained = Explained { reader, tools: self.tools.clone(), place: self.describe() };
-        Ok(Dump { stream: Box::new(explained), counts: Default::default() })
+        let (tools, place) = (self.tools.clone(), self.describe());
+        let explain = move |error| tools.explain(error, &tools.place.database).while_doing(&place);
+        Ok(Dump { stream: Box::new(Explained::new(reader, explain)), counts: Default::default() })
     }
 
     fn plan(&self, destination: &Destination) -> Vec<String> {
@@ -179,40 +184,13 @@ impl Engine for Postgres {
     }
 }
 
-/// The dump's stream; its failure comes with the mend.
-struct Explained<R> {
-    reader: R,
-    tools: Tools,
-    place: String,
-}
-
-impl<R: Read> Read for Explained<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| {
-            if error.kind() == io::ErrorKind::Interrupted {
-                return error;
-            }
-            let error = Error::from_io(error, Kind::Tool, "can't read the dump");
-            let error = self.tools.explain(error, &self.tools.place.database);
-            if error.is_stopped() { error.into_io() } else { error.while_doing(&self.place).into_io() }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::secret::Secret;
 
     fn settings(url: &str) -> Settings {
-        Settings {
-            database: "mydb".into(),
-            url: Secret::new(url),
-            password: None,
-            tools_dir: None,
-            dump_args: vec![],
-            restore_args: vec![],
-        }
+        Settings::new("mydb", Secret::new(url))
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl<'a> Restore<'a> {
                 "roles belong to the server and are not in a dump: CREATE ROLE {}, or set [databases.{}] restore_args = \
                  [\"--no-owner\", \"--no-privileges\"]",
                 ident(&role),
-                self.tools.configured
+                self.tools.toolbox.configured
             )),
             None => error,
         }

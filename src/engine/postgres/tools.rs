@@ -2,7 +2,7 @@
 //! answers of `psql`, and errors that name the mend. Touches the tools, through [`crate::process`], and looks into the
 //! folders where other versions of them may be.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use super::args;
 use super::reasons;
 use super::url::Place;
+use crate::engine::tools::{self, Toolbox};
 use crate::engine::{Cx, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::process::{self, Invocation};
 use crate::secret::Secret;
-use crate::world::{Cancel, World};
 
 /// How long the dump waits for a lock on a table before it gives up.
 const LOCK_WAIT: &str = "--lock-wait-timeout=60s";
@@ -31,36 +31,22 @@ const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
 pub struct Tools {
     /// Where the database is.
     pub place: Place,
-    /// Its name in the configuration.
-    pub configured: String,
+    /// How they are called.
+    pub toolbox: Toolbox,
     password: Option<Secret>,
-    folder: Option<PathBuf>,
-    dump_args: Vec<String>,
-    restore_args: Vec<String>,
 }
 
 impl Tools {
     /// From a database's settings.
     pub fn new(settings: Settings, place: Place) -> Self {
-        Self {
-            password: settings.password.or_else(|| place.password.clone()),
-            place,
-            configured: settings.database,
-            folder: settings.tools_dir,
-            dump_args: settings.dump_args,
-            restore_args: settings.restore_args,
-        }
-    }
-
-    fn call(&self, tool: &str) -> Invocation {
-        let program = self.folder.as_ref().map_or_else(|| tool.to_owned(), |dir| dir.join(tool).display().to_string());
-        Invocation::new(program)
+        let toolbox = Toolbox::new(&settings);
+        Self { password: settings.password.or_else(|| place.password.clone()), place, toolbox }
     }
 
     /// A call that reaches the server. The password goes into this child's environment and nowhere else; messages come
     /// in English, for hints are found by them.
     fn reaching(&self, tool: &str) -> Invocation {
-        let call = self.call(tool).args(["--no-password"]).env("LC_ALL", Secret::new("C"));
+        let call = self.toolbox.call(tool).args(["--no-password"]).env("LC_ALL", Secret::new("C"));
         match &self.password {
             Some(password) => call.env("PGPASSWORD", password.clone()),
             None => call,
@@ -71,7 +57,7 @@ impl Tools {
     pub fn dump(&self) -> Invocation {
         self.reaching("pg_dump")
             .args(["--format=custom", "--compress=0", LOCK_WAIT])
-            .args(&self.dump_args)
+            .args(&self.toolbox.dump_args)
             .args([format!("--dbname={}", self.place.conninfo(&self.place.database, &[]))])
     }
 
@@ -79,7 +65,7 @@ impl Tools {
     pub fn load(&self, database: &str) -> Invocation {
         self.reaching("pg_restore")
             .args(["--exit-on-error"])
-            .args(&self.restore_args)
+            .args(&self.toolbox.restore_args)
             .args([format!("--dbname={}", self.place.conninfo(database, self.place.for_writing()))])
     }
 
@@ -94,17 +80,17 @@ impl Tools {
 
     /// Whether a restore is to give things to the owners that the dump names.
     pub fn restores_owners(&self) -> bool {
-        !self.restore_args.iter().any(|arg| arg == "--no-owner" || arg == "-O")
+        !self.toolbox.restore_args.iter().any(|arg| arg == "--no-owner" || arg == "-O")
     }
 
     /// The option in `dump_args` that makes this database's dumps a part of it.
     pub fn dumps_a_part(&self) -> Option<&'static str> {
-        args::selects(&self.dump_args)
+        args::selects(&self.toolbox.dump_args)
     }
 
     /// The version of a tool.
     pub fn version_of(&self, tool: &str) -> Invocation {
-        self.call(tool).args(["--version"])
+        self.toolbox.call(tool).args(["--version"])
     }
 
     /// Starts the dump.
@@ -164,12 +150,12 @@ impl Tools {
 
     /// Adds the mend to a tool's failure in `database`, as far as its last words give it away.
     pub fn explain(&self, error: Error, database: &str) -> Error {
-        reasons::explain(error, &self.place, &self.configured, database)
+        reasons::explain(error, &self.place, &self.toolbox.configured, database)
     }
 
     /// What to do about tools of the wrong version: names a folder with better ones, if there is one.
     pub fn version_hint(&self, fits: impl Fn(u32) -> bool, wanted: u32) -> String {
-        let name = &self.configured;
+        let name = &self.toolbox.configured;
         let folder = MAJORS.filter(|major| fits(*major)).find_map(|major| {
             VERSION_FOLDERS
                 .iter()
@@ -203,12 +189,9 @@ fn parse_version(text: &str) -> Option<(String, u32)> {
     Some((version.trim().to_owned(), digits.parse().ok()?))
 }
 
-/// The same world, deaf to signals, with a little time of its own: what must be cleaned up is cleaned up, though a
-/// signal has come or the job's time is over.
+/// A context for cleaning up.
 pub fn for_cleanup(cx: &Cx) -> Cx {
-    let world = World { cancel: Cancel::default(), ..cx.world.clone() };
-    let deadline = Some(world.clock.monotonic() + CLEANUP);
-    Cx { world, deadline, report: cx.report.clone(), data_dir: cx.data_dir.clone() }
+    tools::for_cleanup(cx, CLEANUP)
 }
 
 #[cfg(test)]
@@ -217,12 +200,10 @@ mod tests {
 
     fn tools(url: &str) -> Tools {
         let settings = Settings {
-            database: "mydb".into(),
-            url: Secret::new(url),
-            password: None,
             tools_dir: Some("/opt/pg/bin".into()),
             dump_args: vec!["--exclude-table-data=logs".into()],
             restore_args: vec!["--no-owner".into()],
+            ..Settings::new("mydb", Secret::new(url))
         };
         let place = Place::parse(&settings.url).unwrap();
         Tools::new(settings, place)

@@ -204,14 +204,7 @@ mod tests {
     use crate::secret::Secret;
 
     fn settings(url: &str) -> Settings {
-        Settings {
-            database: "shop".to_owned(),
-            url: Secret::new(url),
-            password: None,
-            tools_dir: None,
-            dump_args: Vec::new(),
-            restore_args: Vec::new(),
-        }
+        Settings::new("shop", Secret::new(url))
     }
 
     #[test]

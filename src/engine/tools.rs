@@ -1,0 +1,115 @@
+//! What the engines' calls of their tools have in common. Flows in: a database's settings. Flows out: invocations that
+//! know where they run, failures that come with their mend. Touches the path, to see which tools are there.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Cx, Settings};
+use crate::error::{Error, Kind, Result};
+use crate::process::{self, Invocation};
+
+/// Where one database's tools are, and what is added to their arguments.
+#[derive(Clone, Debug)]
+pub struct Toolbox {
+    /// The database's name in the configuration.
+    pub configured: String,
+    /// More arguments for the dump tool.
+    pub dump_args: Vec<String>,
+    /// More arguments for the restore tool.
+    pub restore_args: Vec<String>,
+    folder: Option<PathBuf>,
+    exec: Vec<String>,
+}
+
+impl Toolbox {
+    /// From a database's settings.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            configured: settings.database.clone(),
+            dump_args: settings.dump_args.clone(),
+            restore_args: settings.restore_args.clone(),
+            folder: settings.tools_dir.clone(),
+            exec: settings.exec.clone(),
+        }
+    }
+
+    /// Whether the tools run elsewhere, where neither our environment nor our files are.
+    pub fn runs_elsewhere(&self) -> bool {
+        !self.exec.is_empty()
+    }
+
+    /// A call of `tool`, a name or a path.
+    pub fn call(&self, tool: &str) -> Invocation {
+        let program = match &self.folder {
+            Some(folder) if !tool.contains('/') => folder.join(tool).display().to_string(),
+            _ => tool.to_owned(),
+        };
+        Invocation::new(program).through(&self.exec)
+    }
+
+    /// The first of these tools that is there, or the first of them, whose start will then say that it isn't.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the place where they run can't be asked.
+    pub fn find(&self, names: &[&str], cx: &Cx) -> Result<String> {
+        let first = names.first().copied().unwrap_or_default();
+        let candidates: Vec<String> = match &self.folder {
+            Some(folder) => names.iter().map(|name| folder.join(name).display().to_string()).collect(),
+            None => names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        if self.runs_elsewhere() {
+            let script = "for tool; do if command -v \"$tool\" >/dev/null 2>&1; then echo \"$tool\"; exit 0; fi; done";
+            let ask = Invocation::new("sh").args(["-c", script, "sh"]).args(&candidates).through(&self.exec);
+            let answer = process::run(&ask, b"", cx.deadline, &cx.world)?;
+            let found = String::from_utf8_lossy(&answer).trim().to_owned();
+            return Ok(candidates.into_iter().find(|name| *name == found).unwrap_or_else(|| first.to_owned()));
+        }
+        let path = cx.world.vars.get("PATH").unwrap_or_default();
+        let there = |name: &&String| match name.contains('/') {
+            true => std::path::Path::new(name.as_str()).exists(),
+            false => std::env::split_paths(path).any(|folder| folder.join(name.as_str()).is_file()),
+        };
+        Ok(candidates.iter().find(there).or(candidates.first()).cloned().unwrap_or_default())
+    }
+}
+
+/// The same context, deaf to signals, with a little time of its own: what must be finished or cleaned up is, though a
+/// signal has come or the job's time is over.
+pub fn for_cleanup(cx: &Cx, allowance: Duration) -> Cx {
+    let world = cx.world.for_cleanup();
+    let deadline = Some(world.clock.monotonic() + allowance);
+    Cx { world, deadline, ..cx.clone() }
+}
+
+/// A tool's stream whose failure passes through `explain`, which adds the place and the mend.
+pub struct Explained<R, F> {
+    reader: R,
+    explain: F,
+}
+
+impl<R, F: Fn(Error) -> Error> Explained<R, F> {
+    /// Explains what `reader` fails with.
+    pub fn new(reader: R, explain: F) -> Self {
+        Self { reader, explain }
+    }
+}
+
+impl<R, F> fmt::Debug for Explained<R, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explained").finish_non_exhaustive()
+    }
+}
+
+impl<R: Read, F: Fn(Error) -> Error> Read for Explained<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            let error = Error::from_io(error, Kind::Tool, "can't read the dump");
+            if error.is_stopped() { error.into_io() } else { (self.explain)(error).into_io() }
+        })
+    }
+}
