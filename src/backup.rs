@@ -9,7 +9,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::catalog::{self, OpenTarget};
+use crate::catalog::{self, Entry, OpenTarget};
 use crate::cleanup::{self, Mode};
 use crate::config::jobs::JobConfig;
 use crate::engine::{Counts, Cx, Engine, EngineKind, FindingsCell, Inspected, Probe};
@@ -25,6 +25,7 @@ use crate::pipeline::encrypt::Sealer;
 use crate::pipeline::fanout::fan_out;
 use crate::pipeline::gzip::Compressor;
 use crate::pipeline::meter::{Measured, MeasuredCell, Meter};
+use crate::recopy;
 use crate::schedule::state::StateFile;
 use crate::target::{Cause, Target};
 
@@ -42,6 +43,8 @@ pub struct TargetReport {
     pub stored: bool,
     /// Whether an earlier run had already put the slot's backup there.
     pub was_there: bool,
+    /// The target that it was copied from, where it was not dumped anew.
+    pub copied_from: Option<String>,
     /// The object's name.
     pub object: Option<String>,
     /// Its size.
@@ -190,6 +193,14 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
     let job = order.job;
     let opened: Vec<OpenTarget> = order.targets.iter().map(|name| app.open_target(name)).collect::<Result<_>>()?;
     let key = app.writing_key(job)?;
+    let owner = app.owner(&job.database);
+    if let Some(slot) = order.slot {
+        let id = BackupId::new(slot, &job.name);
+        if complete(app, cx, &owner, &id, &opened, report)? {
+            report.id = Some(id.to_string());
+            return prune(app, job, &opened, report);
+        }
+    }
     let kind = app.database(&job.database)?.engine;
     let engine = app.engine(&job.database)?;
     let probe = engine.probe(cx)?;
@@ -197,7 +208,6 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
         cx.report.warn(&format!("job {}: {warning}", job.name));
     }
     report.warnings.clone_from(&probe.warnings);
-    let owner = app.owner(&job.database);
     let (id, open) = find_id(app, order, &owner, opened, report)?;
     report.id = Some(id.to_string());
     if open.is_empty() {
@@ -206,6 +216,59 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
     let run = Run { app, order, cx, owner, id, key, kind, probe };
     run.store(engine.as_ref(), &open, report)?;
     prune(app, job, &open, report)
+}
+
+/// Where a slot's backup stands at some of its targets, brings it to the others by copying, and says whether that is all
+/// there is to do: the database is not dumped again for a target that was away. `false`: nothing was done.
+fn complete(
+    app: &App,
+    cx: &Cx,
+    owner: &Owner,
+    id: &BackupId,
+    opened: &[OpenTarget],
+    report: &mut JobReport,
+) -> Result<bool> {
+    let key = name::manifest_key(owner, id)?;
+    // A target that does not answer is tried, and told, by the run itself.
+    let standing: Vec<bool> = opened.iter().map(|open| has_manifest(open, &key).unwrap_or(false)).collect();
+    if standing.iter().all(|stands| *stands) || !standing.contains(&true) {
+        return Ok(false);
+    }
+    let with = |wanted: bool| opened.iter().zip(&standing).filter(move |(_, is)| **is == wanted).map(|(open, _)| open);
+    let good = |from: &'_ OpenTarget| is_backup(app, from, owner, id).ok();
+    let Some((from, entry)) = with(true).find_map(|from| good(from).map(|entry| (from, entry))) else {
+        return Ok(false);
+    };
+    let mut copied = Vec::new();
+    for to in with(false) {
+        cx.world.cancel.check()?;
+        match recopy::copy(&entry, from, to, cx) {
+            Ok(signed) => copied.push(TargetReport {
+                stored: true,
+                copied_from: Some(from.name.clone()),
+                object: Some(signed.object),
+                stored_bytes: Some(signed.stored_bytes),
+                ..TargetReport::new(to)
+            }),
+            Err(recopy::Failure::Destination(error)) => copied.push(TargetReport::failed(to, error)),
+            // Then a new dump is what is left; what was copied already stays.
+            Err(recopy::Failure::Source(error)) if error.is_stopped() => return Err(error),
+            Err(recopy::Failure::Source(error)) => {
+                cx.report.warn(&format!("can't copy {id} from {} to {}: {error}", from.name, to.name));
+                return Ok(false);
+            }
+        }
+    }
+    report.created = entry.signed().map(|signed| signed.created);
+    report.dump_bytes = entry.signed().map(|signed| signed.dump_bytes);
+    report.targets = with(true)
+        .map(|open| match is_backup(app, open, owner, id) {
+            Ok(_) => TargetReport::was_there(open),
+            Err(error) => TargetReport::failed(open, error),
+        })
+        .chain(copied)
+        .collect();
+    Ok(true)
 }
 
 /// Whether a manifest stands at a target.
@@ -217,15 +280,17 @@ fn has_manifest(open: &OpenTarget, key: &ObjectKey) -> Result<bool> {
     }
 }
 
-/// Fails unless what stands under a slot's name is a backup that retention and `restore` would take for one: else a
+/// The backup that stands under a slot's name. Fails unless what stands under a slot's name is a backup that retention and `restore` would take for one: else a
 /// forged, emptied or cut one would pass for the slot's own, and the slot for done.
-fn is_backup(app: &App, open: &OpenTarget, owner: &Owner, id: &BackupId) -> Result<()> {
+fn is_backup(app: &App, open: &OpenTarget, owner: &Owner, id: &BackupId) -> Result<Entry> {
     let found = catalog::read(open, &format!("{}{id}.", owner.prefix()), &mut |owner| app.keyring(&owner.database))?;
-    let why = match found.entries.first() {
-        None => Some("it is no manifest".to_owned()),
-        Some(entry) => entry.distrust().or_else(|| entry.damage()),
+    let why = match found.entries.into_iter().next() {
+        None => "it is no manifest".to_owned(),
+        Some(entry) => match entry.distrust().or_else(|| entry.damage()) {
+            None => return Ok(entry),
+            Some(why) => why,
+        },
     };
-    let Some(why) = why else { return Ok(()) };
     let key = name::manifest_key(owner, id)?;
     let message = format!("target {}: {key} is there already, but is no good backup: {why}", open.name);
     Err(Error::new(Kind::Authentication, message)
@@ -256,7 +321,7 @@ fn find_id(
         }
         if order.slot.is_some() || taken.is_empty() {
             report.targets.extend(taken.iter().map(|target| match is_backup(app, target, owner, &id) {
-                Ok(()) => TargetReport::was_there(target),
+                Ok(_) => TargetReport::was_there(target),
                 Err(error) => TargetReport::failed(target, error),
             }));
             return Ok((id, free));
@@ -276,6 +341,7 @@ impl TargetReport {
             target: open.name.clone(),
             stored: false,
             was_there: false,
+            copied_from: None,
             object: None,
             stored_bytes: None,
             removed: Vec::new(),
@@ -454,7 +520,7 @@ impl Run<'_> {
             drop(open.target.delete(object));
         }
         if failure.cause == Cause::Exists && self.order.slot.is_some() {
-            return is_backup(self.app, open, &self.owner, &self.id).map(|()| false);
+            return is_backup(self.app, open, &self.owner, &self.id).map(|_| false);
         }
         Err(failure.into())
     }

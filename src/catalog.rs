@@ -2,8 +2,8 @@
 //! of itself, whether to believe it, whether its object is there, and what belongs to no backup. Reads targets, decides
 //! nothing.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -50,6 +50,8 @@ pub struct Entry {
     pub manifest: Result<Manifest>,
     /// The object that the manifest names, if it is there.
     pub object: Option<Stored>,
+    /// Whether a mark beside it keeps it for ever.
+    pub pinned: bool,
 }
 
 impl Entry {
@@ -118,10 +120,12 @@ pub struct Catalog {
 pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Result<Keyring>) -> Result<Catalog> {
     let mut objects: BTreeMap<ObjectKey, (Owner, BackupId, Stored)> = BTreeMap::new();
     let mut manifests = Vec::new();
+    let mut pins = BTreeSet::new();
     for stored in open.target.list(prefix)? {
         match name::parse(&stored.key) {
             Some(Found::Manifest(owner, id)) => manifests.push((owner, id, stored)),
             Some(Found::Object(owner, id)) => drop(objects.insert(stored.key.clone(), (owner, id, stored))),
+            Some(Found::Pin(owner, id)) => drop(pins.insert((owner, id))),
             None => {}
         }
     }
@@ -143,7 +147,8 @@ pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Res
             objects.retain(|_, (whose, other, _)| (&*whose, &*other) != (&owner, &id));
         }
         let (target, is_local) = (open.name.clone(), open.is_local);
-        catalog.entries.push(Entry { target, is_local, owner, id, manifest_key: stored.key, manifest, object });
+        let pinned = pins.contains(&(owner.clone(), id.clone()));
+        catalog.entries.push(Entry { target, is_local, owner, id, manifest_key: stored.key, manifest, object, pinned });
     }
     catalog.orphans = objects.into_values().map(|(_, id, object)| Orphan { id, object }).collect();
     Ok(catalog)

@@ -10,6 +10,7 @@ use crate::config::jobs::JobConfig;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 use crate::retention::{self, Candidate};
+use crate::schedule::state::StateFile;
 
 /// How old something that no manifest names must be before it counts as left behind, beyond the job's timeout.
 const LEFTOVER_AGE: TimeDelta = TimeDelta::days(1);
@@ -56,7 +57,9 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     let catalog = app.catalog(open, &owner.instance, Some(&owner.database))?;
     let entries: Vec<&Entry> =
         catalog.entries.iter().filter(|entry| entry.id.job().as_deref() == Some(&job.name)).collect();
-    let backups = verdicts(job, &entries, now, mode.force);
+    let state = StateFile::new(&app.cx.data_dir).read()?;
+    let proved = state.jobs.get(&job.name).and_then(|past| past.last_proved_id.as_deref());
+    let backups = verdicts(job, &entries, proved, now, mode.force);
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.
     let mut failed = None;
     let mut pruned = Pruned { backups, leftovers: Vec::new() };
@@ -95,7 +98,7 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
 
 /// Decides on every backup of a job. What can't be read, is cut, or has lost its object is no good one: it keeps no
 /// other from staying and makes no other go.
-fn verdicts(job: &JobConfig, entries: &[&Entry], now: DateTime<Utc>, force: bool) -> Vec<Kept> {
+fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: DateTime<Utc>, force: bool) -> Vec<Kept> {
     let mut unreadable = Vec::new();
     let mut candidates = Vec::new();
     for entry in entries {
@@ -103,7 +106,14 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], now: DateTime<Utc>, force: bool
         match entry.signed() {
             Some(signed) => {
                 let id = entry.id.to_string();
-                candidates.push(Candidate { id, created: signed.created, trusted: why.is_none() });
+                let proved = proved == Some(entry.id.as_str());
+                candidates.push(Candidate {
+                    id,
+                    created: signed.created,
+                    trusted: why.is_none(),
+                    pinned: entry.pinned,
+                    proved,
+                });
             }
             None => unreadable.push(Kept {
                 id: entry.id.to_string(),

@@ -77,6 +77,10 @@ pub enum Command {
     Prune(PruneArgs),
     /// List the backups at the targets
     List(ListArgs),
+    /// Keep a backup for ever, whatever retention says
+    Pin(PinArgs),
+    /// Let retention decide about a pinned backup again
+    Unpin(PinArgs),
     /// Read backups back, and prove that they can be restored
     Verify(VerifyArgs),
     /// Look whether everything that a backup needs is there
@@ -120,6 +124,8 @@ impl Command {
             Self::Restore(_) | Self::Db(_) => "restore",
             Self::Prune(_) => "prune",
             Self::List(_) => "list",
+            Self::Pin(_) => "pin",
+            Self::Unpin(_) => "unpin",
             Self::Verify(_) => "verify",
             Self::Check(_) => "check",
             Self::Status => "status",
@@ -250,6 +256,23 @@ pub struct ListArgs {
     /// Backups of another instance
     #[arg(long)]
     pub instance: Option<String>,
+}
+
+/// Arguments of `pin` and `unpin`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["latest", "timestamp"]))]
+pub struct PinArgs {
+    /// The database's name in the configuration
+    pub database: String,
+    /// Which backup
+    #[command(flatten)]
+    pub which: Which,
+    /// Only backups of this job
+    #[arg(long)]
+    pub job: Option<String>,
+    /// Only the copy at this target
+    #[arg(long)]
+    pub target: Option<String>,
 }
 
 /// Arguments of `verify`.

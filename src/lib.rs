@@ -41,6 +41,7 @@ pub mod format;
 pub mod hook;
 pub mod pipeline;
 pub mod process;
+pub mod recopy;
 pub mod report;
 pub mod retention;
 pub mod schedule;

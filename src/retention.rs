@@ -2,8 +2,8 @@
 //! for each. Pure.
 //!
 //! What no rule can do, whatever it says: remove the newest good backup; remove anything because of a backup that is
-//! not authenticated, or that comes from the future; remove such a one; remove more than half in one run, unless it is
-//! forced. The half is that of the *good* ones, so that strangers' manifests can't make room for more removals.
+//! not authenticated, or that comes from the future; remove such a one; remove one that is pinned, or the last that was
+//! proved by a restore; remove more than half in one run, unless it is forced. The half is that of the *good* ones, so that strangers' manifests can't make room for more removals.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub const CLOCK_SLACK: TimeDelta = TimeDelta::minutes(5);
 /// What stays; a rule that is absent keeps nothing, and with no rule at all everything stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Days.
+    /// Days before the newest good backup.
     pub retention_days: Option<u32>,
     /// The newest so many.
     pub keep_last: Option<u32>,
@@ -45,6 +45,10 @@ pub struct Candidate {
     pub created: DateTime<Utc>,
     /// Whether its manifest authenticates, where it has to.
     pub trusted: bool,
+    /// Whether a person said that it stays for ever.
+    pub pinned: bool,
+    /// Whether it is the last one that was restored as a proof.
+    pub proved: bool,
 }
 
 /// What becomes of a backup.
@@ -64,14 +68,14 @@ pub struct Verdict {
 /// Judges all backups of one job at one target; the newest comes first, and of two made at once the one with the
 /// greater id. `force` lifts the bound of half.
 ///
-/// Days count from `now` and not from the newest backup, since that is what the word says. Where backups have stopped
-/// and all of them grow old, the newest good one stays; and nothing prunes then, as that follows on a good backup.
+/// Days count back from the newest good backup and not from `now`: of a database whose backups have stopped, nothing
+/// grows too old. `now` tells what is from the future.
 pub fn plan(policy: &Policy, backups: &[Candidate], now: DateTime<Utc>, force: bool) -> Vec<Verdict> {
     let mut sorted: Vec<&Candidate> = backups.iter().collect();
     sorted.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
     let is_good = |backup: &Candidate| backup.trusted && !is_from_future(backup, now);
     let good: Vec<&Candidate> = sorted.iter().copied().filter(|backup| is_good(backup)).collect();
-    let mut reasons = reasons(policy, &good, now).into_iter();
+    let mut reasons = reasons(policy, &good).into_iter();
     let mut verdicts: Vec<Verdict> = sorted
         .iter()
         .map(|backup| {
@@ -99,7 +103,7 @@ fn is_from_future(backup: &Candidate, now: DateTime<Utc>) -> bool {
 }
 
 /// Why each of these stays; they are good ones, the newest first. One without a reason goes.
-fn reasons(policy: &Policy, good: &[&Candidate], now: DateTime<Utc>) -> Vec<Vec<String>> {
+fn reasons(policy: &Policy, good: &[&Candidate]) -> Vec<Vec<String>> {
     let mut reasons: Vec<Vec<String>> = vec![Vec::new(); good.len()];
     let mut give = |place: usize, reason: String| {
         if let Some(given) = reasons.get_mut(place) {
@@ -112,10 +116,17 @@ fn reasons(policy: &Policy, good: &[&Candidate], now: DateTime<Utc>) -> Vec<Vec<
     }
     give(0, "the newest good one".to_owned());
     for (place, backup) in good.iter().enumerate() {
-        if let Some(days) = policy.retention_days
-            && now.signed_duration_since(backup.created) <= TimeDelta::days(days.into())
+        if backup.pinned {
+            give(place, "pinned".to_owned());
+        }
+        if backup.proved {
+            give(place, "the last that was proved by a restore".to_owned());
+        }
+        if let (Some(days), Some(newest)) = (policy.retention_days, good.first())
+            && newest.created.signed_duration_since(backup.created) <= TimeDelta::days(days.into())
         {
-            give(place, format!("not older than {days} {}", if days == 1 { "day" } else { "days" }));
+            let days = format!("{days} {}", if days == 1 { "day" } else { "days" });
+            give(place, format!("not older than {days} before the newest"));
         }
         if let Some(last) = policy.keep_last
             && place < usize::try_from(last).unwrap_or(usize::MAX)

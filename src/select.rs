@@ -247,6 +247,7 @@ mod tests {
             id,
             manifest: Ok(Manifest { signed, trust }),
             object: None,
+            pinned: false,
         }
     }
 

@@ -46,6 +46,8 @@ fn random_case(dice: &mut Dice) -> (Policy, Vec<Candidate>, bool) {
             id: format!("{:02}", (number * 7) % 40),
             created: DateTime::from_timestamp(created, 0).unwrap(),
             trusted: dice.roll(8) > 0,
+            pinned: dice.roll(15) == 0,
+            proved: dice.roll(30) == 0,
         });
         created -= i64::try_from(dice.roll(4)).unwrap() * step / 2;
     }
@@ -63,7 +65,10 @@ fn verdicts_agree_with_the_reference() {
         .map(|(policy, backups, force)| {
             let backups: Vec<Value> = backups
                 .iter()
-                .map(|b| json!({ "id": b.id, "created": b.created.timestamp(), "trusted": b.trusted }))
+                .map(|b| {
+                    json!({ "id": b.id, "created": b.created.timestamp(), "trusted": b.trusted,
+                    "pinned": b.pinned, "proved": b.proved })
+                })
                 .collect();
             let rules = json!({ "retention_days": policy.retention_days, "keep_last": policy.keep_last,
                 "keep_daily": policy.keep_daily, "keep_weekly": policy.keep_weekly,
@@ -107,6 +112,8 @@ fn daily(count: i64, step: TimeDelta) -> Vec<Candidate> {
             id: made(number).format("%Y%m%dT%H%M%SZ-mydb@s3").to_string(),
             created: made(number),
             trusted: true,
+            pinned: false,
+            proved: false,
         })
         .collect()
 }
@@ -130,7 +137,12 @@ fn verdict_tables() {
         id: "20990101T000000Z-mydb@s3".into(),
         created: now() + TimeDelta::days(26_000),
         trusted: true,
+        pinned: false,
+        proved: false,
     });
+    let mut marked = daily(9, TimeDelta::days(1));
+    marked[5].pinned = true;
+    marked[7].proved = true;
     let old: Vec<Candidate> = daily(6, TimeDelta::days(1))
         .into_iter()
         .map(|backup| Candidate { created: backup.created - TimeDelta::days(400), ..backup })
@@ -145,6 +157,7 @@ fn verdict_tables() {
         ("strangers-and-the-future", Policy { keep_last: Some(2), ..none }, mixed, true),
         ("backups-have-stopped", days(30), old, true),
         ("single-old-one", days(1), daily(6, TimeDelta::days(1)).split_off(5), true),
+        ("pinned-and-proved", days(2), marked, true),
         ("none-at-all", days(1), Vec::new(), false),
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/retention").join(format!("{name}.txt"));
@@ -175,14 +188,16 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn backups() -> impl Strategy<Value = Vec<Candidate>> {
     // One in ten is of the future, by hours at least.
     let age = prop_oneof![9 => 0i64..60_000_000, 1 => -9_000_000i64..-7_200];
-    let one = (age, prop::bool::weighted(0.9));
+    let one = (age, prop::bool::weighted(0.9), prop::bool::weighted(0.1));
     prop::collection::vec(one, 0..60).prop_map(|list| {
         let numbered = list.into_iter().enumerate();
         numbered
-            .map(|(number, (age, trusted))| Candidate {
+            .map(|(number, (age, trusted, pinned))| Candidate {
                 id: format!("{number:02}"),
                 created: now() - TimeDelta::seconds(age / 7_200 * 7_200),
                 trusted,
+                pinned,
+                proved: pinned && number % 3 == 0,
             })
             .collect()
     })
@@ -205,6 +220,8 @@ proptest! {
         let good = |b: &&Candidate| b.trusted && b.created <= now() + TimeDelta::minutes(5);
         let newest = backups.iter().filter(good).max_by_key(|b| (b.created, &b.id));
         prop_assert!(newest.is_none_or(|newest| forced.contains(&newest.id)), "the newest good one stays");
+        let stays = |b: &&Candidate| b.pinned || b.proved;
+        prop_assert!(backups.iter().filter(stays).all(|b| forced.contains(&b.id)), "the pinned and the proved stay");
         prop_assert!(backups.iter().filter(|b| !good(b)).all(|b| forced.contains(&b.id)), "others are not touched");
         prop_assert!(backups.len() - gentle.len() <= backups.iter().filter(good).count() / 2, "at most half");
         prop_assert!(forced.is_subset(&gentle), "force only removes more");

@@ -45,7 +45,7 @@ fn full() -> JobState {
     state.succeeded(slot, "20260225T030000Z-mydb@s3", now(), 5, now());
     state.failed(Some(now() + TimeDelta::days(1)), &job, "refused", now() + TimeDelta::days(1));
     state.began(Some(now() + TimeDelta::days(1)), now() + TimeDelta::days(1));
-    state.proved(now());
+    state.proved("20260225T030000Z-mydb@s3", now());
     state
 }
 

@@ -137,7 +137,9 @@ fn every_json_document_fits_its_schema() {
     json(&["schedule-check", "--dry-run"], 0);
     json(&["schedule-check", "--run-new"], 0);
     json(&["run-job", "--all"], 0);
+    json(&["pin", "shop", "--latest"], 0);
     json(&["list"], 0);
+    json(&["unpin", "shop", "--latest"], 0);
     json(&["verify"], 0);
     json(&["verify", "--restore", "--all"], 0);
     json(&["restore", "shop", "--latest", "--dry-run"], 0);

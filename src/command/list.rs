@@ -29,6 +29,7 @@ struct Row {
     encryption: Option<String>,
     key_id: Option<String>,
     authenticated: bool,
+    pinned: bool,
     problem: Option<String>,
 }
 
@@ -78,6 +79,7 @@ fn row(app: &App, entry: &Entry) -> Row {
         encryption: signed.map(|signed| signed.encryption.clone()),
         key_id: signed.and_then(|signed| signed.key_id.clone()),
         authenticated: entry.is_authentic(),
+        pinned: entry.pinned,
         problem: distrust.or_else(|| entry.damage()).or_else(future),
     }
 }
@@ -100,6 +102,7 @@ fn show(app: &App, rows: &[Row], leftovers: &[Leftover]) -> Result<()> {
             (None, Some("none") | None) => "not encrypted".to_owned(),
             (None, Some(_)) => "encrypted".to_owned(),
         };
+        let state = if row.pinned { format!("{state}, pinned") } else { state };
         vec![row.database.clone(), created, age, row.job.clone().unwrap_or_default(), row.target.clone(), size, state]
     });
     let cells: Vec<Vec<String>> = cells.collect();

@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod list;
 pub mod pages;
+pub mod pin;
 pub mod prune;
 pub mod restore;
 pub mod run_job;
@@ -97,6 +98,8 @@ fn dispatch(cli: &Cli, world: &World, report: &Report) -> Result<Done> {
         Command::Restore(args) | Command::Db(DbCommand::Restore(args)) => restore::run(&app()?, args),
         Command::Prune(args) => prune::run(&app()?, args),
         Command::List(args) => list::run(&app()?, args),
+        Command::Pin(args) => pin::run(&app()?, args, true),
+        Command::Unpin(args) => pin::run(&app()?, args, false),
         Command::Verify(args) => verify::run(&app()?, args),
         Command::Check(args) => check::run(&app()?, args),
         Command::Status => status::run(&app()?),

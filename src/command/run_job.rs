@@ -51,7 +51,10 @@ fn locked(app: &App, order: &Order<'_>) -> Result<JobReport, Error> {
 pub fn show(report: &JobReport, out: &Report) {
     for target in &report.targets {
         let id = report.id.as_deref().unwrap_or_default();
-        if target.stored {
+        if let Some(from) = &target.copied_from {
+            let stored = time::bytes(target.stored_bytes.unwrap_or(0));
+            out.note(&format!("{}: copied {id} from {from} to {}: {stored}", report.job, target.target));
+        } else if target.stored {
             let stored = time::bytes(target.stored_bytes.unwrap_or(0));
             let dump = time::bytes(report.dump_bytes.unwrap_or(0));
             let took = std::time::Duration::from_millis(report.duration_ms);

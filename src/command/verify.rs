@@ -139,7 +139,7 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
         let restored = app.engine(database)?.restore(&mut decoded.stream, &request, &app.cx)?;
         verified.restored = true;
         verified.counts = restored.counts;
-        proved(app, &signed.job)?;
+        proved(app, &signed.job, entry.id.as_str())?;
     } else {
         io::copy(&mut decoded.stream, &mut io::sink())
             .map_err(|error| Error::from_io(error, Kind::Target, "can't read the backup"))?;
@@ -149,11 +149,11 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
     Ok(())
 }
 
-fn proved(app: &App, job: &str) -> Result<()> {
+fn proved(app: &App, job: &str, id: &str) -> Result<()> {
     let now = app.cx.world.clock.now();
     StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
         if let Some(past) = state.jobs.get_mut(job) {
-            past.proved(now);
+            past.proved(id, now);
         }
     })
 }

@@ -17,6 +17,8 @@ const MAX_SEGMENT_BYTES: usize = 255;
 pub const MAX_NAME_BYTES: usize = 180;
 /// The ending of a manifest's name.
 const MANIFEST: &str = ".manifest.json";
+/// The ending of the name of a mark that keeps a backup for ever.
+const PIN: &str = ".pin";
 
 /// A name as it stands in a key.
 pub fn encode(name: &str) -> String {
@@ -136,6 +138,14 @@ pub fn manifest_key(owner: &Owner, id: &BackupId) -> Result<ObjectKey> {
     ObjectKey::new(format!("{}{id}{MANIFEST}", owner.prefix()))
 }
 
+/// Key of the mark that keeps a backup for ever.
+///
+/// # Errors
+/// When the names are too long.
+pub fn pin_key(owner: &Owner, id: &BackupId) -> Result<ObjectKey> {
+    ObjectKey::new(format!("{}{id}{PIN}", owner.prefix()))
+}
+
 /// Key of a backup's object; `random` is 8 hex digits, `what` the engine's ending.
 ///
 /// # Errors
@@ -152,6 +162,8 @@ pub enum Found {
     Manifest(Owner, BackupId),
     /// A backup's bytes.
     Object(Owner, BackupId),
+    /// The mark that keeps a backup for ever.
+    Pin(Owner, BackupId),
 }
 
 /// Reads a key; `None` if it is none of ours.
@@ -163,6 +175,9 @@ pub fn parse(key: &ObjectKey) -> Option<Found> {
     let owner = Owner { instance: decode(instance)?, database: decode(database)? };
     if let Some(id) = file.strip_suffix(MANIFEST) {
         return Some(Found::Manifest(owner, BackupId::parse(id)?));
+    }
+    if let Some(id) = file.strip_suffix(PIN) {
+        return Some(Found::Pin(owner, BackupId::parse(id)?));
     }
     let bare = file.strip_suffix(".enc").unwrap_or(file);
     let bare = bare.strip_suffix(".gz").unwrap_or(bare);
@@ -188,6 +203,7 @@ mod tests {
             let (owner, id) = (owner(name, name), BackupId::new(at, name));
             let manifest = manifest_key(&owner, &id).unwrap();
             assert_eq!(parse(&manifest), Some(Found::Manifest(owner.clone(), id.clone())));
+            assert_eq!(parse(&pin_key(&owner, &id).unwrap()), Some(Found::Pin(owner.clone(), id.clone())));
             let object = object_key(&owner, &id, "0123abcd", "pgdump", true, true).unwrap();
             assert_eq!(parse(&object), Some(Found::Object(owner, id.clone())));
             assert_eq!(id.job().as_deref(), Some(name));

@@ -65,9 +65,12 @@ pub struct JobState {
     /// What the last failure was, if no success came since.
     #[serde(default)]
     pub last_error: Option<String>,
-    /// When a backup of it was last read back or restored as a proof.
+    /// When a backup of it was last restored as a proof.
     #[serde(default, with = "serde_rfc3339_option")]
     pub last_proved: Option<DateTime<Utc>>,
+    /// Which backup that was.
+    #[serde(default)]
+    pub last_proved_id: Option<String>,
 }
 
 /// A slot that failed and will be tried again.
@@ -145,6 +148,7 @@ impl JobState {
             last_attempt: None,
             last_error: None,
             last_proved: None,
+            last_proved_id: None,
         }
     }
 
@@ -176,6 +180,7 @@ impl JobState {
             self.last_attempt = old.last_attempt;
             self.last_error = old.last_error;
             self.last_proved = old.last_proved;
+            self.last_proved_id = old.last_proved_id;
         }
         // The clock has gone back: a slot between now and then has not been run by anyone.
         self.first_seen = self.first_seen.min(now);
@@ -229,9 +234,10 @@ impl JobState {
         self.failing = Some(Failing { slot, attempts, failed: now, next_try, since });
     }
 
-    /// A backup of it was read back or restored.
-    pub fn proved(&mut self, now: DateTime<Utc>) {
+    /// A backup of it was restored as a proof.
+    pub fn proved(&mut self, id: &str, now: DateTime<Utc>) {
         self.last_proved = Some(now);
+        self.last_proved_id = Some(id.to_owned());
     }
 
     fn ended(&mut self, slot: Option<DateTime<Utc>>) {

@@ -3,7 +3,7 @@
 Standard library only; shares no code with the program, and goes about it the other way round: it asks of each backup
 whether a rule keeps it, instead of letting each rule pick.
 
-stdin: one JSON document a line: {"policy", "backups": [{"id", "created", "trusted"}], "now", "force"}, in seconds.
+stdin: one JSON document a line: {"policy", "backups": [{"id", "created", "trusted", "pinned", "proved"}], "now", "force"}, in seconds.
 stdout: one JSON document a line: [[id, keep, why]], the newest first; why is one of rule, none, half, future, stranger.
 """
 
@@ -23,11 +23,12 @@ def periods(seconds):
     }
 
 
-def is_kept(backup, good, policy, now):
+def is_kept(backup, good, policy):
     newer = [other for other in good if (other["created"], other["id"]) > (backup["created"], backup["id"])]
-    if not policy or not newer:
+    if not policy or not newer or backup["pinned"] or backup["proved"]:
         return True
-    if "retention_days" in policy and now - backup["created"] <= policy["retention_days"] * 86400:
+    latest = max(other["created"] for other in good)
+    if "retention_days" in policy and latest - backup["created"] <= policy["retention_days"] * 86400:
         return True
     if "keep_last" in policy and len(newer) < policy["keep_last"]:
         return True
@@ -46,7 +47,7 @@ def answer(case):
     policy = {rule: count for rule, count in case["policy"].items() if count is not None}
     now = case["now"]
     good = [b for b in case["backups"] if b["trusted"] and b["created"] <= now + 300]
-    gone = [b for b in good if not is_kept(b, good, policy, now)]
+    gone = [b for b in good if not is_kept(b, good, policy)]
     gone.sort(key=lambda b: (b["created"], b["id"]))
     spared = [] if case["force"] else gone[len(good) // 2:]
     answers = []

@@ -1,0 +1,146 @@
+//! What keeps backups in order by itself: a copy that is missing at a target comes from another one, pinned and proved
+//! backups stay.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Sandbox, sqlite3};
+use serde_json::Value;
+
+/// A key of 32 bytes.
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+fn sandbox(job: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (1), (2)");
+    configure(&sandbox, job);
+    sandbox
+}
+
+fn configure(sandbox: &Sandbox, job: &str) {
+    sandbox.configure(&format!(
+        "[backup]\ndata_dir = \"{{dir}}/data\"\ninstance = \"host\"\nencryption_key = \"{KEY}\"\n\
+         [backup.targets.local]\npath = \"{{dir}}/store\"\n\
+         [backup.targets.second]\ntype = \"local\"\npath = \"{{dir}}/second/x\"\n\
+         [databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n\
+         [[backup.jobs]]\nname = \"j\"\ndatabase = \"shop\"\nencrypt = true\n{job}\n"
+    ));
+}
+
+fn json(sandbox: &Sandbox, args: &[&str], code: i32) -> Value {
+    let outcome = sandbox.command(&[&["--json"], args].concat()).exits(code).stdout_any().stderr_any().run();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
+}
+
+fn ids(sandbox: &Sandbox) -> Vec<String> {
+    let listed = json(sandbox, &["list", "--target", "local"], 0);
+    listed["backups"].as_array().unwrap().iter().map(|backup| backup["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Changes the job's state as if time had passed.
+fn rewrite_state(sandbox: &Sandbox, change: impl FnOnce(&mut Value)) {
+    let path = sandbox.data_dir().join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut state["jobs"]["j"]);
+    fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+}
+
+/// Every file below a folder, by its path within, with its content.
+fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found: Vec<_> = fs::read_dir(folder.join("host/shop"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
+/// A yearly slot that is due, with the second of two targets out of reach.
+fn half_done() -> Sandbox {
+    let sandbox = sandbox("schedule = \"0 0 1 1 *\"\ntarget = [\"local\", \"second\"]");
+    sandbox.write("second", "a file where a folder should be");
+    sandbox.run(&["schedule-check"]);
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2020-01-01T00:00:00Z".into());
+    sandbox.command(&["schedule-check"]).exits(3).stderr_has("stored").stderr_has("target second").run();
+    assert_eq!(json(&sandbox, &["status"], 3)["jobs"][0]["state"], "failing", "partial until both have it");
+    rewrite_state(&sandbox, |job| {
+        job["failing"]["failed"] = "2020-01-01T00:00:00Z".into();
+        job["failing"]["next_try"] = "2020-01-01T00:00:01Z".into();
+    });
+    sandbox
+}
+
+#[test]
+fn a_target_that_was_away_gets_a_copy_without_a_new_dump() {
+    let sandbox = half_done();
+    fs::remove_file(sandbox.path("second")).unwrap();
+    // Nothing can be dumped any more: what comes to the second target is what the first one has.
+    fs::remove_file(sandbox.path("shop.db")).unwrap();
+    sandbox.command(&["schedule-check"]).stderr_has("copied").stderr_has("from local to second").run();
+    assert_eq!(content(&sandbox.path("second/x")), content(&sandbox.store()), "object and manifest, to the byte");
+    assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
+    sandbox.command(&["verify", "--target", "second"]).stdout_has("good").run();
+}
+
+#[test]
+fn a_damaged_copy_is_not_copied_and_the_database_is_dumped_again() {
+    let sandbox = half_done();
+    fs::remove_file(sandbox.path("second")).unwrap();
+    let (name, mut bytes) = content(&sandbox.store()).into_iter().find(|(name, _)| name.ends_with(".enc")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(sandbox.store().join("host/shop").join(name), bytes).unwrap();
+    sandbox.command(&["schedule-check"]).stderr_has("can't copy").stderr_has("SHA-256").stderr_has("stored").run();
+    assert_eq!(content(&sandbox.path("second/x")).len(), 2);
+    sandbox.command(&["verify", "--target", "second"]).stdout_has("good").run();
+}
+
+#[test]
+fn what_a_dead_run_sent_without_its_manifest_is_replaced() {
+    let sandbox = half_done();
+    fs::remove_file(sandbox.path("second")).unwrap();
+    let (name, _) = content(&sandbox.store()).into_iter().find(|(name, _)| name.ends_with(".enc")).unwrap();
+    fs::create_dir_all(sandbox.path("second/x/host/shop")).unwrap();
+    sandbox.write(&format!("second/x/host/shop/{name}"), "half of it");
+    sandbox.command(&["schedule-check"]).stderr_has("copied").run();
+    assert_eq!(content(&sandbox.path("second/x")), content(&sandbox.store()));
+}
+
+#[test]
+fn a_pinned_backup_stays_whatever_the_rules_say() {
+    let sandbox = sandbox("schedule = \"@daily\"\ntarget = \"local\"");
+    for _ in 0..3 {
+        sandbox.command(&["-q", "run-job", "j"]).run();
+    }
+    let all = ids(&sandbox);
+    sandbox.command(&["pin", "shop", "--timestamp", &all[0][..16]]).stderr_has("pinned").run();
+    sandbox.command(&["-q", "pin", "shop", "--timestamp", &all[0][..16]]).run();
+    sandbox.command(&["list"]).stdout_has("encrypted, pinned").run();
+    configure(&sandbox, "schedule = \"@daily\"\ntarget = \"local\"\nkeep_last = 1");
+    sandbox.command(&["prune", "--force"]).stdout_has("pinned").run();
+    assert_eq!(ids(&sandbox), [all[0].clone(), all[2].clone()]);
+    sandbox.command(&["unpin", "shop", "--timestamp", &all[0][..16]]).stderr_has("unpinned").run();
+    sandbox.command(&["prune", "--force"]).stdout_has("removed").run();
+    assert_eq!(ids(&sandbox), [all[2].clone()]);
+    assert_eq!(content(&sandbox.store()).len(), 2, "the mark is gone, too");
+    sandbox.command(&["pin", "shop", "--timestamp", "2020-01-01"]).exits(15).stderr_has("no backup of").run();
+}
+
+#[test]
+fn the_last_that_was_proved_by_a_restore_stays() {
+    let sandbox = sandbox("schedule = \"@daily\"\ntarget = \"local\"");
+    for _ in 0..3 {
+        sandbox.command(&["-q", "run-job", "j"]).run();
+    }
+    let all = ids(&sandbox);
+    sandbox.command(&["verify", "shop", "--timestamp", &all[1][..16], "--restore"]).stdout_has("scratch").run();
+    configure(&sandbox, "schedule = \"@daily\"\ntarget = \"local\"\nkeep_last = 1");
+    sandbox.command(&["prune", "--force"]).stdout_has("the last that was proved by a restore").run();
+    assert_eq!(ids(&sandbox), all[1..]);
+    sandbox.command(&["-q", "verify", "shop", "--latest", "--restore"]).stdout_any().run();
+    sandbox.command(&["prune", "--force"]).stdout_has("removed").run();
+    assert_eq!(ids(&sandbox), all[2..]);
+}
