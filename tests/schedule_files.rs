@@ -39,7 +39,14 @@ fn warnings(report: &Report) -> String {
 /// A job with something in every field.
 fn full() -> JobState {
     let cron = cron();
-    let job = Job { name: JOB, cron: &cron, catch_up: true, retries: 9, retry_after: Duration::from_secs(60) };
+    let job = Job {
+        name: JOB,
+        cron: &cron,
+        catch_up: true,
+        retries: 9,
+        retry_after: Duration::from_secs(60),
+        delay: TimeDelta::zero(),
+    };
     let mut state = JobState::new(now(), &cron);
     let slot = Some(now());
     state.succeeded(slot, "20260225T030000Z-mydb@s3", now(), 5, now());
@@ -222,7 +229,14 @@ fn what_cannot_be_read_is_an_error_and_not_an_empty_state() {
 #[test]
 fn errors_are_remembered_within_bounds() {
     let cron = cron();
-    let job = Job { name: JOB, cron: &cron, catch_up: true, retries: 9, retry_after: Duration::from_secs(60) };
+    let job = Job {
+        name: JOB,
+        cron: &cron,
+        catch_up: true,
+        retries: 9,
+        retry_after: Duration::from_secs(60),
+        delay: TimeDelta::zero(),
+    };
     let mut state = JobState::new(now(), &cron);
     for error in ["ü".repeat(9_999), "x".to_owned() + &"💾".repeat(9_999)] {
         state.failed(None, &job, &error, now());
@@ -238,7 +252,14 @@ fn errors_are_remembered_within_bounds() {
 #[test]
 fn a_pause_without_end_is_kept() {
     let (cron, folder) = (cron(), tempfile::tempdir().unwrap());
-    let job = Job { name: JOB, cron: &cron, catch_up: true, retries: 9, retry_after: Duration::MAX };
+    let job = Job {
+        name: JOB,
+        cron: &cron,
+        catch_up: true,
+        retries: 9,
+        retry_after: Duration::MAX,
+        delay: TimeDelta::zero(),
+    };
     let file = StateFile::new(folder.path());
     file.update(&report(), |state| state.seen(JOB, now(), &cron).failed(Some(now()), &job, "refused", now())).unwrap();
     let state = file.read_strict().unwrap();

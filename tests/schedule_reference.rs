@@ -92,9 +92,9 @@ fn expression(dice: &mut Dice) -> String {
     [
         field(dice, 0, 59, 1, &[]),
         hour,
-        field(dice, 1, 31, 7, &[]),
+        field(dice, 1, 31, 7, &["L"]),
         field(dice, 1, 12, 8, &["jan", "Feb", "MAR", "oct"]),
-        field(dice, 0, 7, 6, &["sun", "Mon", "SAT", "fri-sun", "tue-thu"]),
+        field(dice, 0, 7, 6, &["sun", "Mon", "SAT", "fri-sun", "tue-thu", "friL", "Sun#1", "3#5"]),
     ]
     .join(" ")
 }
@@ -166,9 +166,9 @@ fn rare_slots_agree() {
         let text = [
             field(&mut dice, 0, 59, 0, &[]).split(',').next().unwrap().to_owned(),
             dice.roll(24).to_string(),
-            field(&mut dice, 1, 31, 3, &[]),
+            field(&mut dice, 1, 31, 3, &["L"]),
             field(&mut dice, 1, 12, 3, &["feb"]),
-            field(&mut dice, 0, 7, 3, &["sun"]),
+            field(&mut dice, 0, 7, 3, &["sun", "mon#2", "0L", "6#5"]),
         ];
         let middle = FIRST_YEAR_SECONDS + 86_400 * i64::try_from(500 + dice.roll(8_000)).unwrap();
         let reach = if round % 4 == 0 { 1_500 } else { 100 } * 24 * HOUR;

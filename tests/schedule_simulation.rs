@@ -83,7 +83,14 @@ impl World<'_> {
     }
 
     fn job(&self) -> Job<'_> {
-        Job { name: NAME, cron: self.cron, catch_up: true, retries: self.retries, retry_after: Duration::from_secs(60) }
+        Job {
+            name: NAME,
+            cron: self.cron,
+            catch_up: true,
+            retries: self.retries,
+            retry_after: Duration::from_secs(60),
+            delay: TimeDelta::zero(),
+        }
     }
 
     fn save(&mut self) {
@@ -121,7 +128,14 @@ impl World<'_> {
         }
         if self.chance(self.faults.fails) {
             let (cron, retries) = (self.cron, self.retries);
-            let job = Job { name: NAME, cron, catch_up: true, retries, retry_after: Duration::from_secs(60) };
+            let job = Job {
+                name: NAME,
+                cron,
+                catch_up: true,
+                retries,
+                retry_after: Duration::from_secs(60),
+                delay: TimeDelta::zero(),
+            };
             self.state.jobs.get_mut(NAME).unwrap().failed(Some(slot), &job, "refused", now);
             self.save();
             let failures = self.seen.failures.entry(slot).or_default();

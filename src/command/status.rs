@@ -59,7 +59,7 @@ fn row(job: &JobConfig, past: Option<&JobState>, now: DateTime<Utc>) -> Row {
         next_run: past
             .and_then(|past| past.failing.as_ref())
             .map(|failing| failing.next_try)
-            .or_else(|| job.cron.next_after(now)),
+            .or_else(|| job.due().next_after(now)),
         failures_in_row: past.map_or(0, |past| past.failures_in_row),
         last_error: past.and_then(|past| past.last_error.clone()),
         last_proved: past.and_then(|past| past.last_proved),
@@ -73,7 +73,7 @@ fn health(job: &JobConfig, past: Option<&JobState>, now: DateTime<Utc>) -> &'sta
         return "failing";
     }
     let base = past.settled.map_or(past.first_seen, |settled| settled.max(past.first_seen));
-    match job.cron.previous_or_at(now - GRACE) {
+    match job.due().previous_or_at(now - GRACE) {
         Some(slot) if slot > base => "overdue",
         _ if past.last_success.is_none() => "new",
         _ => "good",

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use sha2::{Digest, Sha256};
+
 use super::table::Table;
 use super::{check_name, suggest};
 use crate::pipeline::gzip::DEFAULT_LEVEL;
@@ -47,6 +50,8 @@ pub struct JobConfig {
     pub retries: u32,
     /// The first pause before that.
     pub retry_after: Duration,
+    /// How long after its slot it runs, so that not all do at once.
+    pub delay: TimeDelta,
     /// Run before.
     pub before: Option<Vec<String>>,
     /// Run after, also when the job failed.
@@ -62,16 +67,17 @@ impl JobConfig {
             catch_up: self.catch_up,
             retries: self.retries,
             retry_after: self.retry_after,
+            delay: self.delay,
         }
     }
 }
 
 /// Reads all jobs. `target_names` are those of all targets, also of such as have problems of their own.
-pub(super) fn read(tables: Vec<Table<'_>>, target_names: &[String], has_key: bool) -> Vec<JobConfig> {
+pub(super) fn read(tables: Vec<Table<'_>>, instance: &str, target_names: &[String], has_key: bool) -> Vec<JobConfig> {
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     let mut jobs = Vec::new();
     for mut table in tables {
-        let (name, job) = one(&mut table, target_names, has_key);
+        let (name, job) = one(&mut table, instance, target_names, has_key);
         if let Some(first) = name.as_ref().and_then(|name| seen.get(name)) {
             let name = name.as_deref().unwrap_or_default();
             let hint = "give one of them a name of its own: name = \"…\"";
@@ -85,7 +91,12 @@ pub(super) fn read(tables: Vec<Table<'_>>, target_names: &[String], has_key: boo
     jobs
 }
 
-fn one(table: &mut Table<'_>, target_names: &[String], has_key: bool) -> (Option<String>, Option<JobConfig>) {
+fn one(
+    table: &mut Table<'_>,
+    instance: &str,
+    target_names: &[String],
+    has_key: bool,
+) -> (Option<String>, Option<JobConfig>) {
     let database = table.required_string("database");
     let given = table.string("name");
     let targets = targets(table, target_names);
@@ -112,7 +123,8 @@ fn one(table: &mut Table<'_>, target_names: &[String], has_key: bool) -> (Option
     let retries = table.integer("retries", 0..=1_000).unwrap_or(DEFAULT_RETRIES);
     let retry_after = table.duration("retry_after").unwrap_or(DEFAULT_RETRY_AFTER);
     let (before, after) = (table.command("before"), table.command("after"));
-    for later in ["spread", "drill", "checks"] {
+    let spread = table.duration("spread").unwrap_or_default();
+    for later in ["drill", "checks"] {
         table.not_yet(later, "leave it out");
     }
     let name = given.or_else(|| Some(format!("{}@{}", database.as_deref()?, targets.join("+"))));
@@ -134,12 +146,21 @@ fn one(table: &mut Table<'_>, target_names: &[String], has_key: bool) -> (Option
             timeout,
             retries,
             retry_after,
+            delay: delay(spread, instance, name.as_deref()?),
             before,
             after,
         })
     };
     let job = job();
     (name, job)
+}
+
+/// A delay below `spread`, in whole seconds, that is always the same for a job of an instance.
+fn delay(spread: Duration, instance: &str, job: &str) -> TimeDelta {
+    let digest = Sha256::digest(format!("{instance}\0{job}"));
+    let number = digest.iter().take(8).fold(0u64, |number, byte| (number << 8) | u64::from(*byte));
+    let seconds = number.checked_rem(spread.as_secs()).unwrap_or_default();
+    i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds).unwrap_or_default()
 }
 
 fn schedule(table: &mut Table<'_>) -> Option<Cron> {

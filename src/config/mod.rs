@@ -176,7 +176,7 @@ impl Config {
             }
         }
         let tables = table.tables("jobs");
-        config.jobs = jobs::read(tables, &names, config.encryption_key.is_some());
+        config.jobs = jobs::read(tables, &config.instance, &names, config.encryption_key.is_some());
         table.finish();
         config
     }

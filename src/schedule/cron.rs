@@ -36,9 +36,15 @@ impl Cron {
         let pattern = pattern.map_err(|error| {
             Error::new(Kind::Config, format!("{expression:?}: {}", error.to_string().trim_end_matches('.')))
         })?;
+        let cron = Self { expression: String::new(), zone, pattern };
+        // Whether a fifth Monday can also be the first of the month is best found out by looking for one.
+        if fields.plain.contains(['#', 'L']) && cron.next_after(DateTime::UNIX_EPOCH).is_none() {
+            let why = format!("{:?}: the date never comes", expression.trim());
+            return Err(Error::new(Kind::Config, why).hint("give a day that a month can have"));
+        }
         // Blanks say nothing, so changing them is no change of the schedule.
         let expression = expression.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(Self { expression, zone, pattern })
+        Ok(Self { expression, ..cron })
     }
 
     /// The expression as it was given, blanks apart.
@@ -187,6 +193,20 @@ mod tests {
         let error = Cron::parse(" 0 25 * * * ", "UTC").unwrap_err();
         assert_eq!(error.message, "\"0 25 * * *\": hour: 25 is not from 0 to 23");
         assert_eq!(error.hint.as_deref(), Some("write numbers from 0 to 23"));
+    }
+
+    #[test]
+    fn days_that_vixie_cron_does_not_know() {
+        let slots = |expression| slots(expression, "UTC", "2026-01-01T00:00:00Z", "2026-04-01T00:00:00Z");
+        assert_eq!(slots("0 3 L * *"), ["01-31T03:00", "02-28T03:00", "03-31T03:00"]);
+        assert_eq!(slots("0 3 * * fri#2"), ["01-09T03:00", "02-13T03:00", "03-13T03:00"]);
+        assert_eq!(slots("0 3 * * sunL"), ["01-25T03:00", "02-22T03:00", "03-29T03:00"]);
+        assert_eq!(slots("0 3 * * 6#5"), ["01-31T03:00"]);
+        let error = Cron::parse("0 0 */29 2 1#5", "UTC").unwrap_err();
+        assert_eq!(error.message, "\"0 0 */29 2 1#5\": the date never comes");
+        let rare = Cron::parse("0 0 * 2 1#5", "UTC").unwrap();
+        assert_eq!(rare.next_after(at("2026-01-01T00:00:00Z")), Some(at("2044-02-29T00:00:00Z")));
+        assert_eq!(rare.previous_or_at(at("2026-01-01T00:00:00Z")), Some(at("2016-02-29T00:00:00Z")));
     }
 
     #[test]

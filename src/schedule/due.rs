@@ -40,9 +40,31 @@ pub struct Job<'a> {
     pub retries: u32,
     /// The first pause before that; each later one is twice as long.
     pub retry_after: Duration,
+    /// How long after its slot it runs.
+    pub delay: TimeDelta,
 }
 
 impl Job<'_> {
+    /// The latest time whose slot may run by `now`.
+    fn reached(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now.checked_sub_signed(self.delay).unwrap_or(now)
+    }
+
+    /// When a slot runs.
+    fn comes(&self, slot: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        slot.and_then(|slot| slot.checked_add_signed(self.delay))
+    }
+
+    /// The newest slot that should have run by `now`.
+    pub fn previous_or_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.cron.previous_or_at(self.reached(now))
+    }
+
+    /// When the next slot runs.
+    pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.comes(self.cron.next_after(self.reached(now)))
+    }
+
     /// The pause after the `n`th failure or interruption of a slot, counted from 1.
     pub fn pause(&self, n: u32) -> TimeDelta {
         // Enough to reach the longest pause from any first one worth the name.
@@ -77,8 +99,8 @@ pub enum Decision {
 /// Decides about one job. `run_new` makes a job that has never settled a slot run as the newest one at once, where it
 /// would else wait for its first.
 pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_new: bool) -> Decision {
-    let wait = |why: &str| Decision::Wait { until: job.cron.next_after(now), why: why.to_owned() };
-    let Some(slot) = job.cron.previous_or_at(now) else { return wait("no slot has come yet") };
+    let wait = |why: &str| Decision::Wait { until: job.next_after(now), why: why.to_owned() };
+    let Some(slot) = job.previous_or_at(now) else { return wait("no slot has come yet") };
     let past = past.filter(|past| past.is_of(job.cron));
     if run_new && past.is_none_or(|past| past.settled.is_none()) {
         return try_slot(job, past, slot, 0, now);
@@ -87,7 +109,7 @@ pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_ne
     let believed = past.settled.filter(|settled| settled.signed_duration_since(now) <= CLOCK_SLACK);
     if let Some(settled) = believed.filter(|settled| *settled > now) {
         let why = format!("the clock is behind the slot {}, which is settled", time::rfc3339(settled));
-        return Decision::Wait { until: job.cron.next_after(settled), why };
+        return Decision::Wait { until: job.comes(job.cron.next_after(settled)), why };
     }
     let base = believed.map_or(past.first_seen, |settled| settled.max(past.first_seen));
     if slot <= base && !past.has_begun(slot) {
@@ -127,7 +149,7 @@ fn try_slot(job: &Job<'_>, past: Option<&JobState>, slot: DateTime<Utc>, missed:
     });
     // An interruption of a slot that had failed came after the failure.
     if let Some((until, why)) = after_interruption.or(after_failure) {
-        let next = job.cron.next_after(now);
+        let next = job.next_after(now);
         return match next.filter(|next| *next <= until) {
             Some(next) => Decision::Wait { until: Some(next), why: format!("{why}: waits for the next slot") },
             None => {
@@ -136,9 +158,9 @@ fn try_slot(job: &Job<'_>, past: Option<&JobState>, slot: DateTime<Utc>, missed:
         };
     }
     // A slot that was begun in time may be finished: its retries are part of it.
-    if attempt == 1 && !job.catch_up && now.signed_duration_since(slot) > ON_TIME {
+    if attempt == 1 && !job.catch_up && job.reached(now).signed_duration_since(slot) > ON_TIME {
         let why = format!("the slot {} was missed, and catch_up is off", time::rfc3339(slot));
-        return Decision::Wait { until: job.cron.next_after(now), why };
+        return Decision::Wait { until: job.next_after(now), why };
     }
     Decision::Run { slot, missed, attempt }
 }

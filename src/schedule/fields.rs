@@ -1,8 +1,9 @@
 //! The text of a cron expression. Flows in: five fields or a nickname. Flows out: the same in numbers only, which no
 //! parser can read in two ways, or what is wrong with it and how to mend it. Pure.
 //!
-//! It stands before the library that searches, since that one reads more than Vixie cron does (`L`, `W`, `#`, `?`,
-//! seconds, years) and less (`*/2` in a day field doesn't restrict it).
+//! It stands before the library that searches, since that one reads more than Vixie cron does (`W`, `?`, seconds, years)
+//! and less (`*/2` in a day field doesn't restrict it). Beyond Vixie cron it takes what many know from elsewhere: `L`, the
+//! last day of the month, and `fri#2` and `friL`, the second and the last Friday of it.
 
 /// What is wrong, and the mend.
 pub type Wrong = (String, String);
@@ -10,7 +11,7 @@ pub type Wrong = (String, String);
 /// An expression in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
-    /// Five fields, each `*` or a list of numbers.
+    /// Five fields, each `*` or a list of numbers; of days also `L`, `5#2` and `5L`.
     pub plain: String,
     /// Whether a day must match both day fields. Vixie: unless both are restricted, and one that begins with a star
     /// is not.
@@ -52,26 +53,33 @@ pub fn read(expression: &str) -> Result<Fields, Wrong> {
     let &[minute, hour, day, month, weekday] = fields.as_slice() else {
         return Err(count_is_wrong(&fields));
     };
-    let minutes = values(&MINUTE, minute)?;
-    let hours = values(&HOUR, hour)?;
-    let days = values(&DAY, day)?;
-    let months = values(&MONTH, month)?;
-    let mut weekdays = values(&WEEKDAY, weekday)?;
+    let minutes = values(&MINUTE, minute.split(','))?;
+    let hours = values(&HOUR, hour.split(','))?;
+    let (day_list, last_days) = peel(day, last_day)?;
+    let days = values(&DAY, day_list)?;
+    let months = values(&MONTH, month.split(','))?;
+    let (weekday_list, nth_days) = peel(weekday, nth_day)?;
+    let mut weekdays = values(&WEEKDAY, weekday_list)?;
     if weekdays.contains(&7) {
         weekdays.retain(|day| *day != 7 && *day != 0);
         weekdays.insert(0, 0);
     }
     let both_days = day.starts_with('*') || weekday.starts_with('*');
-    if both_days && !comes(&days, &months) {
+    if both_days && last_days.is_empty() && !comes(&days, &months) {
         let why = "the date never comes: no such month has that day".to_owned();
         return Err((why, "give a day that the month has; 28 is in all of them".to_owned()));
     }
-    let list = |text: &str, values: &[u32]| match text {
+    let list = |text: &str, values: &[u32], special: &[String]| match text {
         "*" => "*".to_owned(),
-        _ => values.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+        _ => values.iter().map(u32::to_string).chain(special.iter().cloned()).collect::<Vec<_>>().join(","),
     };
-    let plain =
-        [list(minute, &minutes), list(hour, &hours), list(day, &days), list(month, &months), list(weekday, &weekdays)];
+    let plain = [
+        list(minute, &minutes, &[]),
+        list(hour, &hours, &[]),
+        list(day, &days, &last_days),
+        list(month, &months, &[]),
+        list(weekday, &weekdays, &nth_days),
+    ];
     Ok(Fields { plain: plain.join(" "), both_days })
 }
 
@@ -118,10 +126,48 @@ fn comes(days: &[u32], months: &[u32]) -> bool {
     MONTH_DAYS.iter().any(|(month, longest)| months.contains(month) && first <= longest)
 }
 
-/// All values of a field, in order, each once.
-fn values(kind: &Kind, text: &str) -> Result<Vec<u32>, Wrong> {
-    let mut found = Vec::new();
+/// Takes the parts that `special` knows out of a field: the other parts, and those, each once.
+fn peel(
+    text: &str,
+    special: impl Fn(&str) -> Option<Result<String, Wrong>>,
+) -> Result<(Vec<&str>, Vec<String>), Wrong> {
+    let (mut rest, mut found) = (Vec::new(), Vec::new());
     for part in text.split(',') {
+        match special(part) {
+            Some(part) => found.push(part?),
+            None => rest.push(part),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok((rest, found))
+}
+
+/// `L`, the last day of the month.
+fn last_day(part: &str) -> Option<Result<String, Wrong>> {
+    part.eq_ignore_ascii_case("l").then(|| Ok("L".to_owned()))
+}
+
+/// `5#2` and `5L`, the second and the last of a day of the week in the month; the day may be a name.
+fn nth_day(part: &str) -> Option<Result<String, Wrong>> {
+    let day = |text: &str| value(&WEEKDAY, text, false).map(|day| day % 7);
+    if let Some((name, place)) = part.split_once('#') {
+        return Some(day(name).and_then(|day| match number(place) {
+            Some(place @ 1..=5) => Ok(format!("{day}#{place}")),
+            _ => {
+                let why = format!("{}: {place:?} in {part:?} is not from 1 to 5", WEEKDAY.name);
+                Err((why, "write fri#2 for the second Friday of the month, friL for the last".to_owned()))
+            }
+        }));
+    }
+    let name = part.strip_suffix(['L', 'l']).filter(|name| !name.is_empty())?;
+    Some(day(name).map(|day| format!("{day}L")))
+}
+
+/// All values of a field, in order, each once.
+fn values<'t>(kind: &Kind, parts: impl IntoIterator<Item = &'t str>) -> Result<Vec<u32>, Wrong> {
+    let mut found = Vec::new();
+    for part in parts {
         found.extend(part_values(kind, part)?);
     }
     found.sort_unstable();
@@ -215,6 +261,11 @@ mod tests {
             ("5-10/90 0 * * *", "5 0 * * *"),
             ("00 03 * * *", "0 3 * * *"),
             ("0 0 31 2 1", "0 0 31 2 1 (either)"),
+            ("0 0 L * *", "0 0 L * *"),
+            ("0 0 15,l * *", "0 0 15,L * *"),
+            ("0 0 * * fri#2,5#2", "0 0 * * 5#2"),
+            ("0 0 * * monL,sunl,7#1,wed", "0 0 * * 3,0#1,0L,1L"),
+            ("0 0 L 2 sat#5", "0 0 L 2 6#5 (either)"),
             ("@Midnight", "0 0 * * *"),
             ("@weekly", "0 0 * * 0"),
             ("@annually", "0 0 1 1 *"),
@@ -235,14 +286,21 @@ mod tests {
             ("60 * * * *", "minute: 60 is not from 0 to 59", "write numbers from 0 to 59"),
             ("* 24 * * *", "hour: 24 is not from 0 to 23", ""),
             ("* * 0 * *", "day of the month: 0 is not from 1 to 31", ""),
-            ("* * L * *", "day of the month: \"L\" is no number", ""),
+            ("L * * * *", "minute: \"L\" is no number", ""),
+            ("* * L-3 * *", "day of the month: \"L\" is no number", ""),
+            ("* * 3L * *", "day of the month: \"3L\" is no number", ""),
             ("* * 15W * *", "day of the month: \"15W\" is no number", ""),
             ("* * ? * *", "day of the month: \"?\" is no number", ""),
             ("* * * 13 *", "month: 13 is not from 1 to 12", "or names such as jan"),
             ("* * * january *", "month: \"january\" is no number", ""),
             ("* * * * 8", "day of the week: 8 is not from 0 to 7", ""),
-            ("* * * * 5#2", "day of the week: \"5#2\" is no number", ""),
-            ("* * * * 5L", "day of the week: \"5L\" is no number", ""),
+            ("* * * * 5#6", "day of the week: \"6\" in \"5#6\" is not from 1 to 5", "friL for the last"),
+            ("* * * * 5#", "day of the week: \"\" in \"5#\" is not from 1 to 5", ""),
+            ("* * * * 8#1", "day of the week: 8 is not from 0 to 7", ""),
+            ("* * * * L", "day of the week: \"L\" is no number", ""),
+            ("* * * * xL", "day of the week: \"x\" is no number", ""),
+            ("* * 1,,2 * *", "day of the month: a number is missing", ""),
+            ("* * L, * *", "day of the month: a number is missing", ""),
             ("* * * * +1", "day of the week: \"+1\" is no number", ""),
             ("5/10 * * * *", "minute: \"5/10\" has a step but no range", "write 5-59/10, or */10"),
             ("*/0 * * * *", "minute: the step \"0\" is not a number above 0", ""),

@@ -9,7 +9,9 @@ stdout: one JSON document a line: [[previous or null, next or null] for each pro
 """
 
 import bisect
+import calendar
 import json
+import re
 import sys
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
@@ -29,14 +31,31 @@ class Wrong(Exception):
 
 
 class Field:
-    """get_list, get_range and get_number of Vixie cron's entry.c."""
+    """get_list, get_range and get_number of Vixie cron's entry.c, and the days that it does not know."""
 
     def __init__(self, text, place):
-        self.text, self.at, self.place = text + "\0", 0, place
+        # What many know from elsewhere: L, the last day; 5#2 and 5L, the second and the last Friday.
+        self.last, self.nth = False, set()
+        rest = [part for part in text.split(",") if not self.is_special(part, place)]
+        self.all_special = not rest
+        self.text, self.at, self.place = ",".join(rest) + "\0", 0, place
         self.low, self.high = LIMITS[place]
         self.bits = set()
         self.is_star = text.startswith("*")
-        self.get_list()
+        if not self.all_special:
+            self.get_list()
+
+    def is_special(self, part, place):
+        lower = part.lower()
+        if place == 2 and lower == "l":
+            self.last = True
+            return True
+        found = re.fullmatch(r"([0-7]|[a-z]{3})(?:#([1-5])|l)", lower) if place == 4 else None
+        if not found or not (found[1].isdigit() or found[1] in DAYS):
+            return False
+        day = int(found[1]) % 7 if found[1].isdigit() else DAYS.index(found[1])
+        self.nth.add((day, int(found[2] or 0)))
+        return True
 
     def peek(self):
         return self.text[self.at]
@@ -106,11 +125,17 @@ class Expression:
         if self.weekdays & {0, 7}:
             self.weekdays |= {0, 7}
         self.stars = read[2].is_star or read[4].is_star
+        self.last, self.nth = read[2].last, read[4].nth
 
     def is_day(self, date):
         if date.month not in self.months:
             return False
-        day, weekday = date.day in self.days, date.isoweekday() in self.weekdays
+        length = calendar.monthrange(date.year, date.month)[1]
+        day = date.day in self.days or (self.last and date.day == length)
+        places = {(date.isoweekday() % 7, (date.day + 6) // 7)}
+        if date.day + 7 > length:
+            places.add((date.isoweekday() % 7, 0))
+        weekday = date.isoweekday() in self.weekdays or bool(places & self.nth)
         return (day and weekday) if self.stars else (day or weekday)
 
 

@@ -12,7 +12,14 @@ fn daily() -> Cron {
 }
 
 fn job(cron: &Cron) -> Job<'_> {
-    Job { name: "mydb@s3", cron, catch_up: true, retries: 3, retry_after: Duration::from_secs(60) }
+    Job {
+        name: "mydb@s3",
+        cron,
+        catch_up: true,
+        retries: 3,
+        retry_after: Duration::from_secs(60),
+        delay: TimeDelta::zero(),
+    }
 }
 
 /// A job that was first seen at noon of the 10th and has done the slots up to `settled`.
@@ -252,4 +259,18 @@ fn what_is_settled_stays_settled() {
     assert_eq!(past.settled, Some(at("12T03:00:00")));
     past.failed(Some(at("11T03:00:00")), &Job { retries: 0, ..job(&cron) }, "refused", at("12T04:00:00"));
     assert_eq!(past.settled, Some(at("12T03:00:00")));
+}
+
+#[test]
+fn a_spread_job_runs_its_slot_later_and_every_slot_once() {
+    let cron = daily();
+    let late = Job { delay: TimeDelta::minutes(7), ..job(&cron) };
+    let past = past(&cron, "11T03:00:00");
+    waits(decide(&late, Some(&past), at("12T03:06:59"), false), "12T03:07:00", "nothing is due");
+    assert_eq!(decide(&late, Some(&past), at("12T03:07:00"), false), run("12T03:00:00", 0, 1));
+    let strict = Job { catch_up: false, ..late };
+    assert_eq!(decide(&strict, Some(&past), at("12T03:12:00"), false), run("12T03:00:00", 0, 1), "that is on time");
+    assert!(matches!(decide(&strict, Some(&past), at("12T03:12:01"), false), Decision::Wait { .. }));
+    let fresh = JobState::new(at("12T03:01:00"), &cron);
+    waits(decide(&late, Some(&fresh), at("12T03:30:00"), false), "13T03:07:00", "new: waits for its first slot");
 }
