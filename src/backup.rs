@@ -243,7 +243,8 @@ fn complete(
     for to in with(false) {
         cx.world.cancel.check()?;
         match recopy::copy(&entry, from, to, cx) {
-            Ok(signed) => copied.push(TargetReport {
+            Ok(None) => copied.push(standing_report(app, to, owner, id)),
+            Ok(Some(signed)) => copied.push(TargetReport {
                 stored: true,
                 copied_from: Some(from.name.clone()),
                 object: Some(signed.object),
@@ -261,14 +262,16 @@ fn complete(
     }
     report.created = entry.signed().map(|signed| signed.created);
     report.dump_bytes = entry.signed().map(|signed| signed.dump_bytes);
-    report.targets = with(true)
-        .map(|open| match is_backup(app, open, owner, id) {
-            Ok(_) => TargetReport::was_there(open),
-            Err(error) => TargetReport::failed(open, error),
-        })
-        .chain(copied)
-        .collect();
+    report.targets = with(true).map(|open| standing_report(app, open, owner, id)).chain(copied).collect();
     Ok(true)
+}
+
+/// What there is to say of a target at which a manifest of the slot stands.
+fn standing_report(app: &App, open: &OpenTarget, owner: &Owner, id: &BackupId) -> TargetReport {
+    match is_backup(app, open, owner, id) {
+        Ok(_) => TargetReport::was_there(open),
+        Err(error) => TargetReport::failed(open, error),
+    }
 }
 
 /// Whether a manifest stands at a target.
@@ -320,10 +323,7 @@ fn find_id(
             }
         }
         if order.slot.is_some() || taken.is_empty() {
-            report.targets.extend(taken.iter().map(|target| match is_backup(app, target, owner, &id) {
-                Ok(_) => TargetReport::was_there(target),
-                Err(error) => TargetReport::failed(target, error),
-            }));
+            report.targets.extend(taken.iter().map(|target| standing_report(app, target, owner, &id)));
             return Ok((id, free));
         }
         open = free.into_iter().chain(taken).collect();

@@ -60,7 +60,7 @@ impl Global {
             (_, true) => Level::Verbose,
             _ => Level::Normal,
         };
-        Style { level, json: self.json, progress: self.progress, color: self.color }
+        Style { level, json: self.json, progress: self.progress, color: self.color, journal: false }
     }
 }
 

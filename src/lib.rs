@@ -39,9 +39,11 @@ pub mod error;
 pub mod exit;
 pub mod format;
 pub mod hook;
+pub mod notify;
 pub mod pipeline;
 pub mod process;
 pub mod recopy;
+pub mod relearn;
 pub mod report;
 pub mod retention;
 pub mod schedule;
@@ -56,7 +58,11 @@ use clap::Parser;
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>, world: &world::World) -> exit::Exit {
     let args: Vec<_> = args.into_iter().collect();
     match cli::Cli::try_parse_from(&args) {
-        Ok(cli) => command::run(&cli, world, &report::Report::new(cli.global.style())),
+        Ok(cli) => {
+            let journal = report::is_journal(world.vars.get("JOURNAL_STREAM"));
+            let style = report::Style { journal, ..cli.global.style() };
+            command::run(&cli, world, &report::Report::new(style))
+        }
         Err(error) => {
             let words = || args.iter().skip(1).filter_map(|word| word.to_str()).take_while(|word| *word != "--");
             let commands = cli::command();

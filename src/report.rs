@@ -58,6 +58,24 @@ pub struct Style {
     pub progress: When,
     /// Colour.
     pub color: When,
+    /// Whether stderr is the journal's, which wants each line's priority before it.
+    pub journal: bool,
+}
+
+/// Syslog's priorities, as far as they are used.
+#[derive(Clone, Copy, Debug)]
+enum Priority {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+    Debug = 7,
+}
+
+/// Whether stderr is the stream that systemd calls the journal's: `JOURNAL_STREAM` holds its device and inode.
+pub fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else { return false };
+    let Ok(stat) = rustix::fs::fstat(io::stderr()) else { return false };
+    device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
 }
 
 /// Two streams that a test can read back.
@@ -110,6 +128,15 @@ impl Report {
             // If stderr is gone there is nobody to tell.
             None => drop(io::stderr().lock().write_all(text.as_bytes())),
         }
+    }
+
+    /// Writes a message, of one or more lines.
+    fn say(&self, priority: Priority, text: &str) {
+        if !self.style.journal {
+            return self.write_err(&format!("{text}\n"));
+        }
+        let lines: String = text.lines().map(|line| format!("<{}>{line}\n", priority as u8)).collect();
+        self.write_err(&lines);
     }
 
     /// Writes bytes to stdout.
@@ -194,20 +221,20 @@ impl Report {
     /// A result or a step that a person wants to see.
     pub fn note(&self, text: &str) {
         if self.style.level >= Level::Normal {
-            self.write_err(&format!("{}\n", harmless(text)));
+            self.say(Priority::Info, &harmless(text));
         }
     }
 
     /// What only `-v` shows.
     pub fn detail(&self, text: &str) {
         if self.style.level >= Level::Verbose {
-            self.write_err(&format!("{}\n", harmless(text)));
+            self.say(Priority::Debug, &harmless(text));
         }
     }
 
     /// Something that is not right but stops nothing.
     pub fn warn(&self, text: &str) {
-        self.write_err(&format!("{}: {}\n", self.painted("warning", "33"), harmless(text)));
+        self.say(Priority::Warning, &format!("{}: {}", self.painted("warning", "33"), harmless(text)));
     }
 
     /// A failure, with the tool's last words and the mend.
@@ -219,7 +246,7 @@ impl Report {
         if let Some(hint) = &error.hint {
             text.push_str(&format!("hint: {hint}\n"));
         }
-        self.write_err(&format!("{}: {}", self.painted("error", "31"), harmless(&text)));
+        self.say(Priority::Error, &format!("{}: {}", self.painted("error", "31"), harmless(text.trim_end())));
     }
 
     /// Whether there is somebody to ask: stdin and stderr are both terminals.

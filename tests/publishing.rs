@@ -247,9 +247,23 @@ fn of_two_writers_of_one_slot_one_wins_and_the_other_leaves_nothing() {
     let bench = Bench::new();
     assert_eq!(bench.run(1).outcome(), Ok(()));
     bench.bad.set(Fault::HidesManifests);
+    bench.good.set(Fault::HidesManifests);
     let report = bench.run(1);
     assert!(report.outcome().is_ok() && report.targets.iter().all(|target| target.was_there), "{report:?}");
     assert_eq!(bench.bad.asked(), ["put object", "put manifest", "delete object"]);
+    assert_eq!(bench.bad.holds(), (1, 1));
+}
+
+#[test]
+fn of_two_that_copy_one_backup_neither_takes_the_others_object_away() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(1).outcome(), Ok(()));
+    // The slot has its manifest here, put by another host in the instant after this one looked.
+    bench.bad.set(Fault::HidesManifests);
+    let report = bench.run(1);
+    // Both targets got theirs from one run, so that a copy would be the same object.
+    assert!(report.outcome().is_ok() && report.targets.iter().all(|target| target.was_there), "{report:?}");
+    assert_eq!(bench.bad.asked(), ["put object", "put manifest"], "and nothing is deleted");
     assert_eq!(bench.bad.holds(), (1, 1));
 }
 

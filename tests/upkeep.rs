@@ -144,3 +144,57 @@ fn the_last_that_was_proved_by_a_restore_stays() {
     sandbox.command(&["prune", "--force"]).stdout_has("removed").run();
     assert_eq!(ids(&sandbox), all[2..]);
 }
+
+#[test]
+fn a_lost_state_is_made_again_from_the_targets() {
+    let sandbox = sandbox("schedule = \"0 * * * *\"\ntarget = \"local\"");
+    sandbox.run(&["schedule-check"]);
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2026-01-01T00:00:00Z".into());
+    sandbox.command(&["schedule-check"]).stderr_has("stored").run();
+    let before = ids(&sandbox);
+    // Lost altogether, corrupt in both generations, and lost with a host.
+    for damage in 0..3 {
+        for name in ["state.json", "state.json.bak"] {
+            match damage {
+                1 => drop(sandbox.write(&format!("data/{name}"), "{")),
+                _ => drop(fs::remove_file(sandbox.data_dir().join(name))),
+            }
+        }
+        if damage == 2 {
+            fs::remove_dir_all(sandbox.data_dir()).unwrap();
+        }
+        sandbox.command(&["schedule-check"]).stderr_has("its newest backup is of").run();
+        // Unless an hour has ended in between, nothing is due.
+        assert!(ids(&sandbox).len() <= before.len() + 1);
+        let state: Value = serde_json::from_slice(&fs::read(sandbox.data_dir().join("state.json")).unwrap()).unwrap();
+        assert!(state["jobs"]["j"]["settled"].is_string(), "{state}");
+    }
+}
+
+#[test]
+fn slots_that_came_after_the_newest_backup_are_run_though_the_state_is_lost() {
+    let sandbox = sandbox("schedule = \"0 * * * *\"\ntarget = \"local\"");
+    sandbox.run(&["schedule-check"]);
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2026-01-01T00:00:00Z".into());
+    sandbox.command(&["schedule-check"]).stderr_has("stored").run();
+    fs::remove_dir_all(sandbox.data_dir()).unwrap();
+    // The same jobs, every minute: the slots since are others, and one run makes up for them.
+    configure(&sandbox, "schedule = \"* * * * *\"\ntarget = \"local\"");
+    sandbox.command(&["schedule-check"]).stderr_any().run();
+    assert_eq!(ids(&sandbox).len(), 2);
+}
+
+#[test]
+fn a_job_of_unknown_past_is_not_decided_on_while_its_targets_are_away() {
+    let sandbox = sandbox("schedule = \"0 * * * *\"\ntarget = \"second\"");
+    sandbox.run(&["schedule-check"]);
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2026-01-01T00:00:00Z".into());
+    sandbox.command(&["schedule-check"]).stderr_has("stored").run();
+    fs::remove_dir_all(sandbox.data_dir()).unwrap();
+    fs::rename(sandbox.path("second"), sandbox.path("away")).unwrap();
+    sandbox.write("second", "a file where a folder should be");
+    sandbox.command(&["schedule-check"]).exits(14).stderr_has("can't see whether it has run before").run();
+    fs::remove_file(sandbox.path("second")).unwrap();
+    fs::rename(sandbox.path("away"), sandbox.path("second")).unwrap();
+    sandbox.command(&["schedule-check"]).stderr_has("its newest backup is of").run();
+}

@@ -16,6 +16,7 @@ use crate::config::{Config, read_text};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
+use crate::relearn;
 use crate::report::Report;
 use crate::schedule::due::{Decision, decide};
 use crate::schedule::lock::JobLock;
@@ -68,11 +69,15 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     }
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
     loop {
+        // A job of unknown past is decided on when its targets have told it.
+        let unknown = relearn::learn(&app, app.config.jobs.iter())?;
         let now = world.clock.now();
         let file = StateFile::new(&app.cx.data_dir);
         file.update(report, |state| {
             for job in &app.config.jobs {
-                state.seen(&job.name, now, &job.cron);
+                if state.jobs.contains_key(&job.name) {
+                    state.seen(&job.name, now, &job.cron);
+                }
             }
         })?;
         let stamp = tick::stamp(&app.cx.data_dir);
@@ -90,7 +95,12 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             // What is due and not begun is never a good end.
             let stopped = stopped.err().filter(|_| !due.is_empty());
             errors.extend(stopped.inspect(|stopped| report.error(stopped)));
-            remember(&app, &digest, &stamp, &decisions, now);
+            match unknown.is_empty() {
+                true => remember(&app, &digest, &stamp, &decisions, now),
+                false => tick::forget(&app.cx.data_dir),
+            }
+            unknown.iter().for_each(|error| report.error(error));
+            errors.extend(unknown);
             break;
         }
         if taken.is_empty() {

@@ -52,6 +52,8 @@ pub struct JobConfig {
     pub retry_after: Duration,
     /// How long after its slot it runs, so that not all do at once.
     pub delay: TimeDelta,
+    /// Is told of this job's start, success and failure.
+    pub healthcheck_url: Option<Source>,
     /// Run before.
     pub before: Option<Vec<String>>,
     /// Run after, also when the job failed.
@@ -122,6 +124,7 @@ fn one(
     let timeout = table.duration("timeout").unwrap_or(DEFAULT_TIMEOUT);
     let retries = table.integer("retries", 0..=1_000).unwrap_or(DEFAULT_RETRIES);
     let retry_after = table.duration("retry_after").unwrap_or(DEFAULT_RETRY_AFTER);
+    let healthcheck_url = super::web_address(table, "healthcheck_url");
     let (before, after) = (table.command("before"), table.command("after"));
     let spread = table.duration("spread").unwrap_or_default();
     for later in ["drill", "checks"] {
@@ -147,6 +150,7 @@ fn one(
             retries,
             retry_after,
             delay: delay(spread, instance, name.as_deref()?),
+            healthcheck_url,
             before,
             after,
         })

@@ -49,6 +49,19 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Environment variables that secrets come from.
     pub secret_vars: Vec<String>,
+    /// Who is told what came of the jobs.
+    pub notify: NotifyConfig,
+}
+
+/// Who is told what came of the jobs. The addresses hold what lets one speak in our name: they are secrets.
+#[derive(Debug, Default)]
+pub struct NotifyConfig {
+    /// Is told of start, success and failure, as healthchecks.io and its like want it.
+    pub healthcheck_url: Option<Source>,
+    /// Gets a JSON document for each run.
+    pub webhook_url: Option<Source>,
+    /// Prometheus's textfile.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// One target.
@@ -150,6 +163,7 @@ impl Config {
             jobs: Vec::new(),
             warnings: Vec::new(),
             secret_vars: Vec::new(),
+            notify: NotifyConfig::default(),
         };
         let Some(mut table) = root.table("backup") else { return config };
         if let Some(instance) = table.string("instance") {
@@ -165,7 +179,12 @@ impl Config {
             check_key(&table, "previous_encryption_keys", source);
         }
         table.not_yet("state", "leave it out: the state is kept in data_dir");
-        table.not_yet("notify", "leave it out, and watch `voxeltron-backup status`");
+        if let Some(mut notify) = table.table("notify") {
+            config.notify.healthcheck_url = web_address(&mut notify, "healthcheck_url");
+            config.notify.webhook_url = web_address(&mut notify, "webhook_url");
+            config.notify.metrics_file = notify.path("metrics_file");
+            notify.finish();
+        }
         let mut names = Vec::new();
         if let Some(mut targets) = table.table("targets") {
             for target in targets.named_tables() {
@@ -222,6 +241,17 @@ fn check_name(table: &Table<'_>, key: &str, name: &str) {
 fn key(table: &mut Table<'_>, name: &'static str) -> Option<Source> {
     let source = table.secret(name)?;
     check_key(table, name, &source);
+    Some(source)
+}
+
+/// An address of a service on the web; one that stands in the file is checked at once.
+pub(super) fn web_address(table: &mut Table<'_>, name: &'static str) -> Option<Source> {
+    let source = table.secret(name)?;
+    if let Source::Text(text) = &source
+        && !["https://", "http://"].iter().any(|scheme| text.expose().starts_with(scheme))
+    {
+        table.problem(name, "must start with https:// or http://", "");
+    }
     Some(source)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! An empty state is not harmless: every job would be new and wait for its next slot, so a due one would be skipped. So
 //! a state that can't be read is replaced by the generation before it, which at worst runs a slot again that is
-//! published already; and only if that is gone too, all begin anew, which is said.
+//! published already; and only if that is gone too, it is empty, which is said: then [`crate::relearn`] asks the targets.
 
 use std::fs;
 use std::io;
@@ -138,7 +138,7 @@ impl StateFile {
         let what = what.or_else(|| known.then(|| "is missing".to_owned()));
         if let Some(what) = what {
             report.warn(&format!(
-                "{} {what}, and there is none before it: every job waits for its next slot\nhint: run what was due with: voxeltron-backup run-job --all",
+                "{} {what}, and there is none before it: what the jobs have done is read off their targets",
                 path.display()
             ));
         }

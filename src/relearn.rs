@@ -1,0 +1,107 @@
+//! What the targets know of jobs that the state has nothing of: a lost state is made again from the manifests. Flows in:
+//! the jobs and what stands at their targets. Flows out: their past in the state. Touches targets and the state.
+//!
+//! To the state alone a job whose past was lost looks like a new one, and would wait for its next slot: the ones that
+//! came meanwhile would be skipped. Its backups tell the difference.
+
+use chrono::{DateTime, Utc};
+
+use crate::app::App;
+use crate::catalog::Entry;
+use crate::config::jobs::JobConfig;
+use crate::error::{Error, Result};
+use crate::format::name::Owner;
+use crate::format::time::rfc3339;
+use crate::schedule::state::{JobState, State, StateFile, Success};
+use crate::target::Cause;
+
+/// Gives each of these jobs that the state has nothing of a past: that of its backups, or none. A job whose targets can't
+/// be asked gets none, so that it is looked for again; the errors are those.
+///
+/// # Errors
+/// When the state can't be read or written.
+pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result<Vec<Error>> {
+    let file = StateFile::new(&app.cx.data_dir);
+    let state = file.load(&app.cx.report)?;
+    let unknown: Vec<&JobConfig> = jobs.filter(|job| !state.jobs.contains_key(&job.name)).collect();
+    let mut errors = Vec::new();
+    for job in unknown {
+        app.cx.world.cancel.check()?;
+        let now = app.cx.world.clock.now();
+        match newest(app, job, now) {
+            Ok(found) => file.update(&app.cx.report, |state| remember(app, state, job, found, now))?,
+            Err(error) => {
+                errors.push(error.while_doing(format!("job {}: can't see whether it has run before", job.name)))
+            }
+        }
+    }
+    Ok(errors)
+}
+
+/// The newest backup of a job's, at any of its targets, and the newest slot that has one.
+fn newest(app: &App, job: &JobConfig, now: DateTime<Utc>) -> Result<Option<(Success, Option<DateTime<Utc>>)>> {
+    let owner = app.owner(&job.database);
+    let (mut entries, mut failure, mut asked) = (Vec::new(), None, false);
+    for name in &job.targets {
+        match known_at(app, name, &owner) {
+            Ok(found) => {
+                asked = true;
+                entries.extend(found);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    // One that answers is enough: a backup goes to all of them. None at all is another matter.
+    if let Some(failure) = failure.filter(|failure| !asked || failure.is_stopped()) {
+        return Err(failure);
+    }
+    let good = |entry: &&Entry| {
+        entry.id.job().as_deref() == Some(&job.name)
+            && entry.distrust().or_else(|| entry.damage()).is_none()
+            && !entry.is_from_future(now)
+    };
+    let good: Vec<&Entry> = entries.iter().filter(good).collect();
+    let slot = good.iter().filter_map(|entry| entry.signed()?.scheduled_for).filter(|slot| *slot <= now).max();
+    let newest = good.iter().filter_map(|entry| entry.signed()).max_by_key(|signed| signed.created);
+    Ok(newest.map(|signed| {
+        let success = Success {
+            id: signed.id.clone(),
+            created: signed.created,
+            finished: signed.created,
+            slot: signed.scheduled_for,
+            stored_bytes: signed.stored_bytes,
+        };
+        (success, slot)
+    }))
+}
+
+/// The backups of a database at a target. A place that is yet to be made, by the first backup, has none.
+fn known_at(app: &App, target: &str, owner: &Owner) -> Result<Vec<Entry>> {
+    let open = app.open_target(target)?;
+    match open.target.list(&owner.prefix()) {
+        Ok(listed) if listed.is_empty() => Ok(Vec::new()),
+        Err(failure) if failure.cause == Cause::NotFound => Ok(Vec::new()),
+        Err(failure) => Err(failure.into()),
+        Ok(_) => Ok(app.catalog(&open, &owner.instance, Some(&owner.database))?.entries),
+    }
+}
+
+fn remember(
+    app: &App,
+    state: &mut State,
+    job: &JobConfig,
+    found: Option<(Success, Option<DateTime<Utc>>)>,
+    now: DateTime<Utc>,
+) {
+    let past = state.jobs.entry(job.name.clone()).or_insert_with(|| JobState::new(now, &job.cron));
+    let Some((success, slot)) = found else { return };
+    app.cx.report.note(&format!(
+        "{}: the state knows nothing of it; its newest backup is of {}",
+        job.name,
+        rfc3339(success.created)
+    ));
+    // What came after that backup is due, as it would be with the state that is lost.
+    past.first_seen = past.first_seen.min(slot.unwrap_or(success.created));
+    past.settled = slot;
+    past.last_success = Some(success);
+}
