@@ -19,7 +19,8 @@ use common::{Sandbox, sqlite3};
 use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::secret::Secret;
-use voxeltron_backup::target::s3::{Keys, Patience, S3, Settings};
+use voxeltron_backup::target::http::Patience;
+use voxeltron_backup::target::s3::{Keys, S3, Settings};
 use voxeltron_backup::target::{Cause, Target};
 use voxeltron_backup::world::World;
 

@@ -7,12 +7,6 @@ use super::{Opener, TargetKind};
 use crate::config::table::Table;
 use crate::error::{Error, Kind};
 
-/// Google Cloud Storage.
-pub const GCS: TargetKind = TargetKind {
-    name: "gcs",
-    is_local: false,
-    read: |table, _| read(table, "gcs", &["bucket", "credentials_file", "endpoint", "storage_class"]),
-};
 /// Voxeltron Cloud.
 pub const CLOUD: TargetKind =
     TargetKind { name: "cloud", is_local: false, read: |table, _| read(table, "cloud", &["endpoint"]) };

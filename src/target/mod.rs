@@ -13,13 +13,16 @@ use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 
 pub mod absent;
+pub mod gcs;
+pub mod http;
 pub mod local;
 pub mod memory;
 pub mod retry;
 pub mod s3;
+pub mod trouble;
 
 /// Every kind of target that the configuration knows.
-pub const REGISTRY: &[TargetKind] = &[local::KIND, s3::KIND, absent::GCS, absent::CLOUD];
+pub const REGISTRY: &[TargetKind] = &[local::KIND, s3::KIND, gcs::KIND, absent::CLOUD];
 
 /// Opens a target whose settings have been read; fetches its secrets.
 pub type Opener = Arc<dyn Fn(&Cx) -> Result<Box<dyn Target>> + Send + Sync>;

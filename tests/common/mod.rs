@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod faults;
+pub mod gcs;
 pub mod proxy;
 pub mod s3;
 pub mod sample;

@@ -11,8 +11,9 @@ use s3::request::Request;
 use s3::request::blocking::AttoRequest;
 use s3::{BucketConfiguration, Region};
 use voxeltron_backup::secret::Secret;
+use voxeltron_backup::target::http::Patience;
 use voxeltron_backup::target::retry::Policy;
-use voxeltron_backup::target::s3::{Keys, Patience, S3, Settings};
+use voxeltron_backup::target::s3::{Keys, S3, Settings};
 use voxeltron_backup::world::World;
 
 use super::from_runner;

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use common::proxy::Proxy;
 use tempfile::TempDir;
 use voxeltron_backup::target::Target;
+use voxeltron_backup::target::gcs::Gcs;
 use voxeltron_backup::target::local::Local;
 use voxeltron_backup::target::memory::Memory;
 use voxeltron_backup::target::s3::{S3, Settings};
@@ -189,6 +190,82 @@ impl Place for S3Place {
     }
 }
 
+/// A bucket on our strict server, which checks what the emulators don't: tokens, conditions, pages of a listing.
+#[derive(Debug)]
+pub struct GcsPlace {
+    stub: common::gcs::stub::Stub,
+    target: Gcs,
+}
+
+impl GcsPlace {
+    pub fn new(prefix: &str) -> Self {
+        let stub = common::gcs::stub();
+        stub.turn(common::gcs::stub::Knobs { page: 700, ..Default::default() });
+        let target = common::gcs::target(&stub, prefix);
+        Self { stub, target }
+    }
+}
+
+impl Place for GcsPlace {
+    fn target(&self) -> &dyn Target {
+        &self.target
+    }
+
+    fn add_foreign(&self) {
+        FOREIGN.iter().for_each(|key| self.stub.put(key, b"x"));
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        self.stub.unfinished()
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        common::gcs::secrets(&self.stub)
+    }
+}
+
+/// Keys that are none of ours, for a target below `backup/gcs/`.
+const FOREIGN: [&str; 11] = [
+    "notes.txt",
+    "backup-of/host/shop/x",
+    "backup/gcs-not/x",
+    "host/shop/x",
+    "backup/gcs/host/shop/a note.txt",
+    "backup/gcs/host/shop/lost and found/x",
+    "backup/gcs/host/shop/ä",
+    "backup/gcs/host/shop/x&y",
+    "backup/gcs/host/shop/x<y>",
+    "backup/gcs/host/shop/a=b",
+    "backup/gcs/host/shop/\"q\"",
+];
+
+/// A bucket on fake-gcs-server, which asks for no token.
+#[derive(Debug)]
+pub struct FakeGcsPlace {
+    bucket: common::gcs::Bucket,
+    target: Gcs,
+}
+
+impl FakeGcsPlace {
+    pub fn new(prefix: &str) -> Self {
+        let bucket = common::gcs::Bucket::fake();
+        let target = bucket.target(prefix);
+        Self { bucket, target }
+    }
+}
+
+impl Place for FakeGcsPlace {
+    fn target(&self) -> &dyn Target {
+        &self.target
+    }
+
+    fn add_foreign(&self) {
+        FOREIGN.iter().for_each(|key| self.bucket.put(key, b"x"));
+    }
+}
+
 suite::holds_for!(local_disk, LocalPlace::default());
 suite::holds_for!(memory, MemoryPlace::default());
 suite::holds_for!(s3, S3Place::new("backup/s3/"));
+suite::holds_for!(gcs, GcsPlace::new("backup/gcs/"));
+suite::holds_for!(fake_gcs, FakeGcsPlace::new("backup/gcs/"));

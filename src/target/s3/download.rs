@@ -8,9 +8,9 @@ use attohttpc::ResponseReader;
 use s3::command::Command;
 
 use super::Store;
-use super::trouble::{Doing, Line, Trouble};
 use super::wire::Call;
 use crate::target::TargetError;
+use crate::target::trouble::{Doing, Line, Trouble};
 
 /// How much is asked for at once, in bytes: small enough that a reader who takes minutes loses little.
 const RANGE: u64 = 16 * 1024 * 1024;
@@ -59,9 +59,9 @@ impl Reading {
         let whole = answer.status == 200 && self.at == 0;
         let expected = format!("bytes {}-{}/{}", self.at, end - 1, self.length);
         match answer.header("content-range") {
-            Some(range) if answer.status == 206 && range == expected => Ok((answer.body, end)),
+            Some(range) if answer.status == 206 && range == expected => Ok((answer.into_inner().body, end)),
             // All of it instead of a piece: as good, at the start.
-            _ if whole && answer.length() == Some(self.length) => Ok((answer.body, self.length)),
+            _ if whole && answer.length() == Some(self.length) => Ok((answer.into_inner().body, self.length)),
             range => Err(Trouble::Line(Line::Broken, format!("{range:?} came where {expected:?} was asked for"))),
         }
     }
@@ -109,7 +109,7 @@ impl Read for Reading {
                 Err(trouble) => trouble,
             };
             let again = trouble.is_passing()
-                && tries.again(trouble.retry_after()).map_err(|error| self.fail(&Trouble::Stopped(error)))?;
+                && tries.again(trouble.retry_after()).map_err(|error| self.fail(&Trouble::Told(error)))?;
             if !again {
                 return Err(self.fail(&trouble));
             }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use chrono::{DateTime, Utc};
 use s3::command::Command;
 
+use super::trouble::{Doing, Line, Shown, Trouble};
 use super::{Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
 
@@ -20,8 +21,7 @@ mod upload;
 mod wire;
 
 pub use settings::{Keys, Settings};
-use trouble::{Doing, Line, Shown, Trouble};
-pub use wire::Patience;
+use trouble::Words;
 use wire::{Answer, Call, Wire};
 
 /// The S3 kind.

@@ -9,8 +9,9 @@ use s3::command::Command;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::trouble::{Refusal, Trouble};
+use super::trouble;
 use super::wire::{Call, Wire};
+use crate::target::trouble::Trouble;
 
 /// How many pages a listing may have: 100 million objects.
 const MAX_PAGES: usize = 100_000;
@@ -71,7 +72,7 @@ struct Begun {
 /// Reads a document whose outermost element must be `root`: a page of a portal is not an empty listing.
 fn read<T: DeserializeOwned>(text: &str, root: &str) -> Result<T, Trouble> {
     if text.contains("<Error>") && !text.contains(&format!("<{root}")) {
-        return Err(Trouble::Refused(Refusal::read(500, text.as_bytes())));
+        return Err(Trouble::Refused(trouble::read(500, text.as_bytes())));
     }
     if !text.contains(&format!("<{root}")) || !text.trim_end().ends_with(&format!("</{root}>")) {
         let begin: String = text.trim_start().chars().take(60).collect();
@@ -108,7 +109,7 @@ pub fn objects(wire: &Wire, prefix: &str) -> Result<Vec<Object>, Trouble> {
             };
             Call::new("", command)
         };
-        let page: Objects = wire.ask(&call, &|answer| read(&answer.document()?, "ListBucketResult"))?;
+        let page: Objects = wire.ask(&call, &|answer| read(&answer.into_inner().document()?, "ListBucketResult"))?;
         for object in page.contents {
             let key = plain(&object.key, page.encoding_type.as_deref())?;
             if key.starts_with(prefix) {
@@ -138,7 +139,8 @@ pub fn uploads(wire: &Wire, prefix: &str) -> Result<Vec<Unfinished>, Trouble> {
             };
             Call::new("", command)
         };
-        let page: Uploads = wire.ask(&call, &|answer| read(&answer.document()?, "ListMultipartUploadsResult"))?;
+        let page: Uploads =
+            wire.ask(&call, &|answer| read(&answer.into_inner().document()?, "ListMultipartUploadsResult"))?;
         let encoding = page.encoding_type.as_deref();
         for upload in page.uploads {
             let key = plain(&upload.key, encoding)?;

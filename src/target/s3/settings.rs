@@ -1,21 +1,21 @@
 //! An S3 target's keys in the configuration, and the secrets behind them. Flows in: a table. Flows out: a target that is
 //! ready. Touches the CA file, the secrets' sources and, where nothing else gives credentials, the host's own role.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use base64::Engine;
 use s3::creds::Credentials;
 use s3::{Bucket, Region};
 
-use super::wire::{Patience, Wire};
+use super::wire::Wire;
 use super::{S3, Store};
 use crate::config::table::Table;
 use crate::engine::Cx;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::secret::{Secret, Source};
 use crate::target::Opener;
+use crate::target::http::{Client, Patience, certificates, endpoint, host, named};
 use crate::target::retry::Policy;
 use crate::world::World;
 
@@ -110,7 +110,7 @@ impl Settings {
             endpoint: self.endpoint.clone(),
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
-            wire: Wire::new(bucket, roots, world.clone(), self.policy, self.patience),
+            wire: Wire::new(bucket, Client::new(roots, world.clone(), self.policy, self.patience)),
             part_size: u64::from(self.part_mib) * 1024 * 1024,
             storage_class: self.storage_class.clone(),
             conditions: AtomicBool::new(true),
@@ -118,40 +118,9 @@ impl Settings {
     }
 }
 
-fn host(endpoint: &str) -> &str {
-    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
-}
-
 fn is_aws(endpoint: &str) -> bool {
     let host = host(endpoint);
     host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
-}
-
-/// An endpoint in the form that is signed and sent alike: no slash at its end, no port that the scheme implies.
-fn endpoint(text: &str) -> Option<String> {
-    let text = text.trim_end_matches('/');
-    let (scheme, rest) = text.split_once("://")?;
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
-    let usual = match scheme {
-        "https" => ":443",
-        "http" => ":80",
-        _ => return None,
-    };
-    let authority = authority.strip_suffix(usual).unwrap_or(authority).to_ascii_lowercase();
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    let fine_path = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
-    let climbs = path.is_some_and(|path| !path.chars().all(fine_path) || path.split('/').any(|part| part == ".."));
-    if authority.is_empty() || !authority.chars().all(fine) || climbs {
-        return None;
-    }
-    Some(format!("{scheme}://{authority}{}", path.map(|path| format!("/{path}")).unwrap_or_default()))
-}
-
-fn named(text: &str, more: &str) -> bool {
-    let fine = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
-    !text.is_empty() && text.len() <= 255 && text.chars().all(fine) && !text.starts_with('.')
 }
 
 /// Reads the table.
@@ -247,44 +216,9 @@ fn no_keys(settings: &Settings, why: &str) -> Error {
     Error::new(Kind::Config, format!("target {}: {why}", settings.name)).hint(hint)
 }
 
-/// The certificates of a PEM file, each in DER.
-fn certificates(path: &Path, name: &str) -> Result<Vec<Vec<u8>>> {
-    let what = format!("target {name}: can't read ca_file {}", path.display());
-    let text = std::fs::read_to_string(path).doing(Kind::Config, what)?;
-    let mut found = Vec::new();
-    for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
-        let body: String = block.split("-----END").next().unwrap_or_default().split_whitespace().collect();
-        found.extend(base64::engine::general_purpose::STANDARD.decode(body));
-    }
-    if found.is_empty() {
-        return Err(Error::new(Kind::Config, format!("target {name}: {} holds no certificate", path.display()))
-            .hint("ca_file is a PEM file: it begins with -----BEGIN CERTIFICATE-----"));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_take_one_form() {
-        for (given, kept) in [
-            ("https://s3.example.com/", Some("https://s3.example.com")),
-            ("https://S3.Example.com:443", Some("https://s3.example.com")),
-            ("http://10.0.0.5:80/", Some("http://10.0.0.5")),
-            ("http://[::1]:9000", Some("http://[::1]:9000")),
-            ("https://x.example:8443/storage/v1/s3", Some("https://x.example:8443/storage/v1/s3")),
-            ("s3.example.com", None),
-            ("ftp://s3.example.com", None),
-            ("https://", None),
-            ("https://key:secret@s3.example.com", None),
-            ("https://s3.example.com/a/../b", None),
-            ("https://s3.example.com/?x=1", None),
-        ] {
-            assert_eq!(endpoint(given).as_deref(), kept, "{given}");
-        }
-    }
 
     #[test]
     fn the_bucket_stands_in_the_path_but_at_aws() {

@@ -10,9 +10,10 @@ use s3::serde_types::{CompleteMultipartUploadData, Part};
 
 use super::Store;
 use super::pages;
-use super::trouble::{Doing, Line, Trouble};
+use super::trouble::Words;
 use super::wire::{Answer, Call, Wire};
 use crate::format::name::ObjectKey;
+use crate::target::trouble::{Doing, Line, Trouble};
 use crate::target::{Cause, Stored, TargetError};
 
 /// Carries a random text by which an object is known to be of this very upload, after an answer that got lost.
@@ -88,7 +89,7 @@ struct Put<'t> {
 
 /// Stores a body under a key.
 pub fn put(target: &Store, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
-    let mark = target.wire.world.random_hex(16).map_err(|error| TargetError { cause: Cause::Failed, error })?;
+    let mark = target.wire.client.world.random_hex(16).map_err(|error| TargetError { cause: Cause::Failed, error })?;
     let mut put = Put { target, key, path: target.path(key.as_str()), mark, size: 0 };
     // Stores that know no conditions are asked before; between this and the end another writer could still come. The
     // others settle it themselves.
@@ -218,7 +219,7 @@ impl Put<'_> {
         let headers = conditional.then(|| ("if-none-match", "*".to_owned())).into_iter().collect();
         let answer =
             self.target.wire.once(Call { headers, body: body.as_bytes(), ..Call::new(&self.path, command) })?;
-        pages::completed(&answer.document()?)
+        pages::completed(&answer.into_inner().document()?)
     }
 
     /// Looks whether all of it is there, under our mark.
@@ -288,13 +289,13 @@ impl<'t> Upload<'t> {
         loop {
             let command = Command::InitiateMultipartUpload { content_type: KIND_OF_BYTES };
             let call = Call { headers: headers.clone(), ..Call::new(self.path, command) };
-            let answer = wire.once(call).and_then(|answer| pages::begun(&answer.document()?));
+            let answer = wire.once(call).and_then(|answer| pages::begun(&answer.into_inner().document()?));
             let trouble = match answer {
                 Ok(id) => return Ok(self.id.insert(query(&id)).clone()),
                 Err(trouble) => trouble,
             };
             self.unsure |= trouble.is_unsure();
-            if !trouble.is_passing() || !tries.again(trouble.retry_after()).map_err(Trouble::Stopped)? {
+            if !trouble.is_passing() || !tries.again(trouble.retry_after()).map_err(Trouble::Told)? {
                 return Err(trouble);
             }
         }
