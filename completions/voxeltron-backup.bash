@@ -40,6 +40,9 @@ _voxeltron__backup() {
             voxeltron__backup,man)
                 cmd="voxeltron__backup__subcmd__man"
                 ;;
+            voxeltron__backup,pin)
+                cmd="voxeltron__backup__subcmd__pin"
+                ;;
             voxeltron__backup,prune)
                 cmd="voxeltron__backup__subcmd__prune"
                 ;;
@@ -54,6 +57,9 @@ _voxeltron__backup() {
                 ;;
             voxeltron__backup,status)
                 cmd="voxeltron__backup__subcmd__status"
+                ;;
+            voxeltron__backup,unpin)
+                cmd="voxeltron__backup__subcmd__unpin"
                 ;;
             voxeltron__backup,verify)
                 cmd="voxeltron__backup__subcmd__verify"
@@ -94,6 +100,9 @@ _voxeltron__backup() {
             voxeltron__backup__subcmd__help,man)
                 cmd="voxeltron__backup__subcmd__help__subcmd__man"
                 ;;
+            voxeltron__backup__subcmd__help,pin)
+                cmd="voxeltron__backup__subcmd__help__subcmd__pin"
+                ;;
             voxeltron__backup__subcmd__help,prune)
                 cmd="voxeltron__backup__subcmd__help__subcmd__prune"
                 ;;
@@ -109,6 +118,9 @@ _voxeltron__backup() {
             voxeltron__backup__subcmd__help,status)
                 cmd="voxeltron__backup__subcmd__help__subcmd__status"
                 ;;
+            voxeltron__backup__subcmd__help,unpin)
+                cmd="voxeltron__backup__subcmd__help__subcmd__unpin"
+                ;;
             voxeltron__backup__subcmd__help,verify)
                 cmd="voxeltron__backup__subcmd__help__subcmd__verify"
                 ;;
@@ -122,7 +134,7 @@ _voxeltron__backup() {
 
     case "${cmd}" in
         voxeltron__backup)
-            opts="-c -q -v -h -V --config --json --quiet --verbose --progress --color --help --version run-job schedule-check restore prune list verify check status keygen demo completions man db help"
+            opts="-c -q -v -h -V --config --json --quiet --verbose --progress --color --help --version run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -372,7 +384,7 @@ _voxeltron__backup() {
             return 0
             ;;
         voxeltron__subcmd__backup__subcmd__help)
-            opts="run-job schedule-check restore prune list verify check status keygen demo completions man db help"
+            opts="run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -511,6 +523,20 @@ _voxeltron__backup() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        voxeltron__subcmd__backup__subcmd__help__subcmd__pin)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         voxeltron__subcmd__backup__subcmd__help__subcmd__prune)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -568,6 +594,20 @@ _voxeltron__backup() {
             return 0
             ;;
         voxeltron__subcmd__backup__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__help__subcmd__unpin)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -670,6 +710,48 @@ _voxeltron__backup() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__pin)
+            opts="-c -q -v -h -V --latest --timestamp --job --target --config --json --quiet --verbose --progress --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timestamp)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --job)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -864,6 +946,48 @@ _voxeltron__backup() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__unpin)
+            opts="-c -q -v -h -V --latest --timestamp --job --target --config --json --quiet --verbose --progress --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timestamp)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --job)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

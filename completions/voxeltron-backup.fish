@@ -41,6 +41,8 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "s
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "restore" -d 'Bring a database back, in its place or beside it'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "prune" -d 'Remove what retention does not keep'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "list" -d 'List the backups at the targets'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "pin" -d 'Keep a backup for ever, whatever retention says'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "unpin" -d 'Let retention decide about a pinned backup again'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "verify" -d 'Read backups back, and prove that they can be restored'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "check" -d 'Look whether everything that a backup needs is there'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_needs_command" -f -a "status" -d 'Show how each job is doing; exit status 3 when one is overdue or failing'
@@ -132,6 +134,38 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand list" 
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand list" -s v -l verbose -d 'Say every command that is run, secrets left out'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand list" -s V -l version -d 'Print version'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l timestamp -d 'The one whose slot or creation is then, at the precision it is given in: 2026-02-25, 2026-02-25T03:00, …' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l job -d 'Only backups of this job' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l target -d 'Only the copy at this target' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -s c -l config -d 'The configuration file' -r -F
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l progress -d 'When to draw progress on stderr' -r -f -a "auto\t'When stderr is a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l color -d 'When to colour stderr' -r -f -a "auto\t'When stderr is a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l latest -d 'The newest'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -l json -d 'Print one JSON document on stdout, and nothing else there'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -s q -l quiet -d 'Say only what is wrong'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -s v -l verbose -d 'Say every command that is run, secrets left out'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand pin" -s V -l version -d 'Print version'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l timestamp -d 'The one whose slot or creation is then, at the precision it is given in: 2026-02-25, 2026-02-25T03:00, …' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l job -d 'Only backups of this job' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l target -d 'Only the copy at this target' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -s c -l config -d 'The configuration file' -r -F
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l progress -d 'When to draw progress on stderr' -r -f -a "auto\t'When stderr is a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l color -d 'When to colour stderr' -r -f -a "auto\t'When stderr is a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l latest -d 'The newest'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -l json -d 'Print one JSON document on stdout, and nothing else there'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -s q -l quiet -d 'Say only what is wrong'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -s v -l verbose -d 'Say every command that is run, secrets left out'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand unpin" -s V -l version -d 'Print version'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand verify" -l timestamp -d 'The one whose slot or creation is then, at the precision it is given in: 2026-02-25, 2026-02-25T03:00, …' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand verify" -l job -d 'Only backups of this job' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand verify" -l target -d 'Only at this target' -r
@@ -262,18 +296,20 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; an
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -s V -l version -d 'Print version'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "restore" -d 'Bring a database back, in its place or beside it'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "run-job" -d 'Run jobs now, whatever their schedule says'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "schedule-check" -d 'Run every job that is due; a timer calls this once a minute'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "restore" -d 'Bring a database back, in its place or beside it'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "prune" -d 'Remove what retention does not keep'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "list" -d 'List the backups at the targets'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "verify" -d 'Read backups back, and prove that they can be restored'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "check" -d 'Look whether everything that a backup needs is there'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "status" -d 'Show how each job is doing; exit status 3 when one is overdue or failing'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "keygen" -d 'Print a fresh encryption key'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "demo" -d 'Show the whole work on a small SQLite database: back up, list, verify, damage, restore, compare'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "completions" -d 'Print the completions for a shell'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "man" -d 'Print the manual page, or write all of them into a folder'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "db" -d 'Voxeltron\'s own spelling of restore'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list verify check status keygen demo completions man db help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "run-job" -d 'Run jobs now, whatever their schedule says'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "schedule-check" -d 'Run every job that is due; a timer calls this once a minute'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "restore" -d 'Bring a database back, in its place or beside it'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "prune" -d 'Remove what retention does not keep'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "list" -d 'List the backups at the targets'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "pin" -d 'Keep a backup for ever, whatever retention says'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "unpin" -d 'Let retention decide about a pinned backup again'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "verify" -d 'Read backups back, and prove that they can be restored'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "check" -d 'Look whether everything that a backup needs is there'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "status" -d 'Show how each job is doing; exit status 3 when one is overdue or failing'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "keygen" -d 'Print a fresh encryption key'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "demo" -d 'Show the whole work on a small SQLite database: back up, list, verify, damage, restore, compare'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "man" -d 'Print the manual page, or write all of them into a folder'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "db" -d 'Voxeltron\'s own spelling of restore'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and not __fish_seen_subcommand_from run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "restore" -d 'Bring a database back, in its place or beside it'

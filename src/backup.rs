@@ -21,6 +21,7 @@ use crate::format::manifest::{self, ENCRYPTION, Signed};
 use crate::format::name::{self, BackupId, ObjectKey, Owner};
 use crate::format::{FORMAT, time};
 use crate::hook::{self, Facts};
+use crate::notify;
 use crate::pipeline::encrypt::Sealer;
 use crate::pipeline::fanout::fan_out;
 use crate::pipeline::gzip::Compressor;
@@ -129,6 +130,7 @@ pub fn run(app: &App, order: &Order<'_>) -> JobReport {
         error: None,
     };
     let cx = app.within(order.job.timeout);
+    notify::job_begins(app, order.job);
     if let Err(error) = begin(app, order).and_then(|()| with_hooks(app, order, &cx, &mut report)) {
         report.error = Some(error.while_doing(format!("job {}", order.job.name)));
     }
@@ -136,6 +138,7 @@ pub fn run(app: &App, order: &Order<'_>) -> JobReport {
     if let Err(error) = remember(app, order, &report) {
         report.error.get_or_insert(error);
     }
+    notify::job_ended(app, order.job, &report);
     report
 }
 
@@ -157,12 +160,15 @@ fn with_hooks(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> 
     attempt.and(after)
 }
 
-/// Writes down that the run has begun, so that one that is killed is noticed.
+/// Writes down that the run has begun, so that one that is killed is noticed. A job that a run by hand makes known has a
+/// past that only its targets know: they are asked before its slots are decided on.
 fn begin(app: &App, order: &Order<'_>) -> Result<()> {
     let now = app.cx.world.clock.now();
-
     StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
-        state.seen(&order.job.name, now, &order.job.cron).began(order.slot, now);
+        let unasked = order.slot.is_none() && !state.jobs.contains_key(&order.job.name);
+        let past = state.seen(&order.job.name, now, &order.job.cron);
+        past.unasked |= unasked;
+        past.began(order.slot, now);
     })
 }
 

@@ -11,31 +11,44 @@ use crate::catalog::Entry;
 use crate::config::jobs::JobConfig;
 use crate::error::{Error, Result};
 use crate::format::name::Owner;
-use crate::format::time::rfc3339;
-use crate::schedule::state::{JobState, State, StateFile, Success};
+use crate::schedule::state::{State, StateFile, Success};
 use crate::target::Cause;
 
+/// What came of asking.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// Jobs of which there was nothing at all, though they have backups; and when the newest was made.
+    pub found: Vec<(String, DateTime<Utc>)>,
+    /// Why nothing could be found out, for jobs that the state still has nothing of.
+    pub errors: Vec<Error>,
+}
+
 /// Gives each of these jobs that the state has nothing of a past: that of its backups, or none. A job whose targets can't
-/// be asked gets none, so that it is looked for again; the errors are those.
+/// be asked gets none, so that it is looked for again.
 ///
 /// # Errors
 /// When the state can't be read or written.
-pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result<Vec<Error>> {
+pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result<Learned> {
     let file = StateFile::new(&app.cx.data_dir);
     let state = file.load(&app.cx.report)?;
-    let unknown: Vec<&JobConfig> = jobs.filter(|job| !state.jobs.contains_key(&job.name)).collect();
-    let mut errors = Vec::new();
-    for job in unknown {
+    let mut learned = Learned::default();
+    for job in jobs.filter(|job| state.jobs.get(&job.name).is_none_or(|past| past.unasked)) {
         app.cx.world.cancel.check()?;
         let now = app.cx.world.clock.now();
-        match newest(app, job, now) {
-            Ok(found) => file.update(&app.cx.report, |state| remember(app, state, job, found, now))?,
+        let found = match newest(app, job, now) {
+            Ok(found) => found,
             Err(error) => {
-                errors.push(error.while_doing(format!("job {}: can't see whether it has run before", job.name)))
+                let doing = format!("job {}: can't see whether it has run before", job.name);
+                learned.errors.push(error.while_doing(doing));
+                continue;
             }
+        };
+        if !state.jobs.contains_key(&job.name) {
+            learned.found.extend(found.as_ref().map(|(success, _)| (job.name.clone(), success.created)));
         }
+        file.update(&app.cx.report, |state| remember(state, job, found, now))?;
     }
-    Ok(errors)
+    Ok(learned)
 }
 
 /// The newest backup of a job's, at any of its targets, and the newest slot that has one.
@@ -86,22 +99,14 @@ fn known_at(app: &App, target: &str, owner: &Owner) -> Result<Vec<Entry>> {
     }
 }
 
-fn remember(
-    app: &App,
-    state: &mut State,
-    job: &JobConfig,
-    found: Option<(Success, Option<DateTime<Utc>>)>,
-    now: DateTime<Utc>,
-) {
-    let past = state.jobs.entry(job.name.clone()).or_insert_with(|| JobState::new(now, &job.cron));
+fn remember(state: &mut State, job: &JobConfig, found: Option<(Success, Option<DateTime<Utc>>)>, now: DateTime<Utc>) {
+    let past = state.seen(&job.name, now, &job.cron);
+    past.unasked = false;
     let Some((success, slot)) = found else { return };
-    app.cx.report.note(&format!(
-        "{}: the state knows nothing of it; its newest backup is of {}",
-        job.name,
-        rfc3339(success.created)
-    ));
     // What came after that backup is due, as it would be with the state that is lost.
     past.first_seen = past.first_seen.min(slot.unwrap_or(success.created));
     past.settled = slot;
-    past.last_success = Some(success);
+    if past.last_success.as_ref().is_none_or(|last| last.created < success.created) {
+        past.last_success = Some(success);
+    }
 }

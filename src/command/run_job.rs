@@ -7,7 +7,7 @@ use crate::cli::RunJobArgs;
 use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::time;
-use crate::relearn;
+use crate::notify::Runs;
 use crate::report::Report;
 use crate::schedule::lock::JobLock;
 
@@ -20,12 +20,10 @@ pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
     let orders =
         jobs.into_iter().map(|job| Ok(Order { job, slot: None, targets: app.targets_of(job, &args.targets)? }));
     let orders = orders.collect::<Result<Vec<_>>>()?;
-    // Without its past a job would wait for its next slot once this run has made it known.
-    for error in relearn::learn(app, orders.iter().map(|order| order.job))? {
-        app.cx.report.warn(&error.to_string());
-    }
     let (mut reports, mut outcomes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let runs = Runs::new(app);
     for order in &orders {
+        runs.begin();
         match locked(app, order) {
             Ok(report) => {
                 show(&report, &app.cx.report);
@@ -43,7 +41,9 @@ pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
             break;
         }
     }
-    Done::well().ended(exit::merge(outcomes)).with("jobs", &reports)?.with("errors", &refused)
+    let outcome = exit::merge(outcomes);
+    runs.end(&reports, outcome);
+    Done::well().ended(outcome).with("jobs", &reports)?.with("errors", &refused)
 }
 
 fn locked(app: &App, order: &Order<'_>) -> Result<JobReport, Error> {

@@ -16,6 +16,7 @@ use crate::config::{Config, read_text};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
+use crate::notify::Runs;
 use crate::relearn;
 use crate::report::Report;
 use crate::schedule::due::{Decision, decide};
@@ -67,10 +68,15 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
         app.warn();
         return explain(&app, args);
     }
+    let runs = Runs::new(&app);
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
     loop {
         // A job of unknown past is decided on when its targets have told it.
-        let unknown = relearn::learn(&app, app.config.jobs.iter())?;
+        let learned = relearn::learn(&app, app.config.jobs.iter())?;
+        for (job, created) in &learned.found {
+            let created = rfc3339(*created);
+            report.note(&format!("{job}: the state knows nothing of it; its newest backup is of {created}"));
+        }
         let now = world.clock.now();
         let file = StateFile::new(&app.cx.data_dir);
         file.update(report, |state| {
@@ -95,17 +101,17 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             // What is due and not begun is never a good end.
             let stopped = stopped.err().filter(|_| !due.is_empty());
             errors.extend(stopped.inspect(|stopped| report.error(stopped)));
-            match unknown.is_empty() {
+            match learned.errors.is_empty() {
                 true => remember(&app, &digest, &stamp, &decisions, now),
                 false => tick::forget(&app.cx.data_dir),
             }
-            unknown.iter().for_each(|error| report.error(error));
-            errors.extend(unknown);
+            errors.extend(learned.errors.into_iter().inspect(|error| report.error(error)));
             break;
         }
         if taken.is_empty() {
             app.warn();
         }
+        runs.begin();
         taken.extend(due.iter().map(|(job, slot)| (job.name.clone(), *slot)));
         for ended in side_by_side(&app, due, usize::from(args.max_parallel), args.run_new) {
             match ended {
@@ -115,7 +121,9 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             }
         }
     }
-    ended(&reports, &errors)
+    let done = ended(&reports, &errors)?;
+    runs.end(&reports, done.outcome);
+    Ok(done)
 }
 
 fn ended(reports: &[JobReport], errors: &[Error]) -> Result<Done> {

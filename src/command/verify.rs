@@ -16,6 +16,7 @@ use crate::engine::{Counts, Destination, Request};
 use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
+use crate::notify;
 use crate::schedule::state::StateFile;
 use crate::select::{Rules, Selector, choose};
 
@@ -70,6 +71,9 @@ pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
             show(app, &verified)?;
             found.push(verified);
         }
+    }
+    if args.restore {
+        notify::write_metrics(app);
     }
     Done::well().ended(exit::merge(outcomes)).with("backups", &found)?.with("errors", &missing)
 }

@@ -356,7 +356,7 @@ fn unused_overrides(vars: &Vars) -> Vec<String> {
     const KNOWN: [&str; 3] = ["ENCRYPTION_KEY", "DATA_DIR", "INSTANCE"];
     vars.names()
         .filter_map(|name| name.strip_prefix(ENV_PREFIX).map(|rest| (name, rest)))
-        .filter(|(_, rest)| !KNOWN.contains(rest) && !rest.starts_with("TARGETS_"))
+        .filter(|(_, rest)| !KNOWN.contains(rest) && !rest.starts_with("TARGETS_") && !rest.starts_with("NOTIFY_"))
         .map(|(name, _)| format!("environment variable {name} overrides nothing"))
         .collect()
 }

@@ -1,13 +1,133 @@
-//! Being told: what a run came to, for services and monitors. Flows in: the beginning and the end of runs. Flows out: a
+//! Being told: what runs came to, for services and monitors. Flows in: the beginning and the end of runs. Flows out: a
 //! ping to a healthcheck, a JSON document to a webhook, Prometheus's textfile. Touches the network and that file.
 //!
-//! Whoever can't be told is a warning: a backup is not worse for it.
+//! Whoever can't be told is a warning: a backup is not worse for it. A run that a signal stopped says nothing more, since
+//! it has no time: the healthcheck that was told of its start misses its end.
 
 pub mod metrics;
+pub mod web;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
 
 use crate::app::App;
-use crate::error::Result;
+use crate::backup::JobReport;
+use crate::command::JSON_FORMAT;
+use crate::config::jobs::JobConfig;
+use crate::error::{Kind, Result};
 use crate::schedule::state::StateFile;
+use crate::secret::Source;
+
+/// A job's run begins.
+pub fn job_begins(app: &App, job: &JobConfig) {
+    ping(app, job.healthcheck_url.as_ref(), &whose(job), "/start", "");
+}
+
+/// A job's run has ended.
+pub fn job_ended(app: &App, job: &JobConfig, report: &JobReport) {
+    let outcome = report.outcome();
+    if matches!(outcome, Err(Kind::Stopped(_))) {
+        return;
+    }
+    let path = if outcome.is_ok() { "" } else { "/fail" };
+    ping(app, job.healthcheck_url.as_ref(), &whose(job), path, &words(report));
+    let Some(source) = &app.config.notify.webhook_url else { return };
+    let event = match outcome {
+        Ok(()) => "job-succeeded",
+        Err(Kind::Partial) => "job-partial",
+        Err(_) => "job-failed",
+    };
+    let document = json!({ "format": JSON_FORMAT, "event": event, "instance": app.config.instance, "job": report });
+    let what = "webhook_url of [backup.notify]";
+    let sent = source.fetch(what, &app.cx).and_then(|address| {
+        let (kind, body) = ("application/json", document.to_string());
+        web::post(&address, "", kind, &body, &app.cx)
+    });
+    warn(app, what, sent);
+}
+
+fn whose(job: &JobConfig) -> String {
+    format!("healthcheck_url of job {}", job.name)
+}
+
+const COMMON: &str = "healthcheck_url of [backup.notify]";
+
+/// All the runs of one call of the program, for the common healthcheck.
+#[derive(Debug)]
+pub struct Runs<'a> {
+    app: &'a App,
+    begun: AtomicBool,
+}
+
+impl<'a> Runs<'a> {
+    /// None has begun.
+    pub fn new(app: &'a App) -> Self {
+        Self { app, begun: AtomicBool::new(false) }
+    }
+
+    /// There is something to run.
+    pub fn begin(&self) {
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            ping(self.app, self.app.config.notify.healthcheck_url.as_ref(), COMMON, "/start", "");
+        }
+    }
+
+    /// All have ended. The common healthcheck is well only when no job of the configuration is failing: else the success
+    /// of one would hide another that failed a minute before.
+    pub fn end(&self, reports: &[JobReport], outcome: Result<(), Kind>) {
+        if !self.begun.load(Ordering::Relaxed) || matches!(outcome, Err(Kind::Stopped(_))) {
+            return;
+        }
+        write_metrics(self.app);
+        let Some(source) = &self.app.config.notify.healthcheck_url else { return };
+        let failing = failing(self.app, reports);
+        let mut said: Vec<String> = reports.iter().map(words).collect();
+        said.extend(failing.iter().map(|job| format!("{job}: has been failing since before this run")));
+        let path = if outcome.is_ok() && failing.is_empty() { "" } else { "/fail" };
+        ping(self.app, Some(source), COMMON, path, &said.join("\n"));
+    }
+}
+
+/// Jobs that fail, as the state knows, beside those that were run just now.
+fn failing(app: &App, reports: &[JobReport]) -> Vec<String> {
+    let Ok(state) = StateFile::new(&app.cx.data_dir).read() else { return Vec::new() };
+    let fails = |job: &&JobConfig| {
+        let ran = reports.iter().any(|report| report.job == job.name);
+        !ran && state.jobs.get(&job.name).is_some_and(|past| past.failures_in_row > 0)
+    };
+    app.config.jobs.iter().filter(fails).map(|job| job.name.clone()).collect()
+}
+
+/// What a person wants to read of a run.
+fn words(report: &JobReport) -> String {
+    let id = report.id.as_deref().unwrap_or("no backup");
+    let stored = report.targets.iter().filter(|target| target.stored || target.was_there);
+    let stored: Vec<&str> = stored.map(|target| target.target.as_str()).collect();
+    let mut text = format!("{}: {id}", report.job);
+    if !stored.is_empty() {
+        text.push_str(&format!(" at {}", stored.join(", ")));
+    }
+    for error in report.errors() {
+        text.push_str(&format!("\n{}: {error}", report.job));
+        error.tail.iter().for_each(|line| text.push_str(&format!("\n  | {line}")));
+    }
+    text
+}
+
+fn ping(app: &App, source: Option<&Source>, what: &str, path: &str, said: &str) {
+    let Some(source) = source else { return };
+    let sent = source
+        .fetch(what, &app.cx)
+        .and_then(|address| web::post(&address, path, "text/plain; charset=utf-8", web::last_words(said), &app.cx));
+    warn(app, what, sent);
+}
+
+fn warn(app: &App, what: &str, outcome: Result<()>) {
+    if let Err(error) = outcome {
+        app.cx.report.warn(&format!("can't tell {what}: {error}"));
+    }
+}
 
 /// Writes the textfile anew, if there is one.
 pub fn write_metrics(app: &App) {

@@ -101,7 +101,7 @@ pub enum Decision {
 pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_new: bool) -> Decision {
     let wait = |why: &str| Decision::Wait { until: job.next_after(now), why: why.to_owned() };
     let Some(slot) = job.previous_or_at(now) else { return wait("no slot has come yet") };
-    let past = past.filter(|past| past.is_of(job.cron));
+    let past = past.filter(|past| past.is_of(job.cron) && !past.unasked);
     if run_new && past.is_none_or(|past| past.settled.is_none()) {
         return try_slot(job, past, slot, 0, now);
     }

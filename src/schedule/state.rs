@@ -37,6 +37,9 @@ impl Default for State {
 /// One job's past.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobState {
+    /// Whether its targets are yet to be asked what was there before: see [`crate::relearn`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unasked: bool,
     /// Slots before this are none of the job's.
     #[serde(with = "serde_rfc3339")]
     pub first_seen: DateTime<Utc>,
@@ -137,6 +140,7 @@ impl JobState {
     /// A job that is seen for the first time.
     pub fn new(now: DateTime<Utc>, cron: &Cron) -> Self {
         Self {
+            unasked: false,
             first_seen: now,
             schedule: cron.expression().to_owned(),
             timezone: cron.timezone().to_owned(),
@@ -175,6 +179,7 @@ impl JobState {
         if !self.is_of(cron) {
             let fresh = Self::new(now, cron);
             let old = std::mem::replace(self, fresh);
+            self.unasked = old.unasked;
             self.failures_in_row = old.failures_in_row;
             self.last_success = old.last_success;
             self.last_attempt = old.last_attempt;

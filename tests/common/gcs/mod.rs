@@ -2,7 +2,7 @@
 //! starts, seen by plain requests and not by our target.
 
 pub mod stub;
-mod wire;
+pub mod wire;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

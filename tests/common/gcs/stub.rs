@@ -286,7 +286,8 @@ impl State {
         if verifies.is_err() {
             return no(&format!("Invalid JWT Signature. {assertion}"));
         }
-        let claims = signed.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
+        let claims =
+            signed.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
         let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
         let (iat, exp) = (claims["iat"].as_i64().unwrap_or(0), claims["exp"].as_i64().unwrap_or(0));
         if claims["aud"] != json!(format!("http://{address}/token")) || !claims["scope"].is_string() {

@@ -47,7 +47,10 @@ pub fn read(client: &mut TcpStream) -> std::io::Result<Request> {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let pairs = |text: &str| -> HashMap<String, String> {
         let plain = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
+        text.split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (plain(name), plain(value)))
+            .collect()
     };
     let headers: HashMap<String, String> = head
         .lines()
