@@ -1,6 +1,8 @@
 //! Removing: what retention does not keep, and what runs that died have left. Flows in: a job, one of its targets, the
 //! clock. Flows out: a verdict for each backup, carried out. Deletes at the target, and only what this program wrote.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
@@ -11,7 +13,10 @@ use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 use crate::retention::{self, Candidate};
 use crate::schedule::state::StateFile;
+use crate::target::{Cause, TargetError};
 
+/// How many backups are removed before a signal is looked for.
+const AT_ONCE: usize = 1_000;
 /// How old something that no manifest names must be before it counts as left behind, beyond the job's timeout.
 const LEFTOVER_AGE: TimeDelta = TimeDelta::days(1);
 
@@ -61,37 +66,40 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     let proved = state.jobs.get(&job.name).and_then(|past| past.last_proved_id.as_deref());
     let backups = verdicts(job, &entries, proved, now, mode.force);
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.
-    let mut failed = None;
+    let mut failures = Vec::new();
     let mut pruned = Pruned { backups, leftovers: Vec::new() };
     let deadline = TimeDelta::from_std(job.timeout).unwrap_or(LEFTOVER_AGE) + LEFTOVER_AGE;
     let before = now - deadline;
     let left = catalog.orphans.iter().filter(|orphan| orphan.id.job().as_deref() == Some(&job.name));
-    let left: Vec<&ObjectKey> = left
+    let left: Vec<ObjectKey> = left
         .filter(|orphan| orphan.object.modified.or_else(|| orphan.id.at()).is_some_and(|at| at < before))
-        .map(|orphan| &orphan.object.key)
+        .map(|orphan| orphan.object.key.clone())
         .collect();
     pruned.leftovers = left.iter().map(|key| key.to_string()).collect();
     if mode.dry_run {
         return Ok(pruned);
     }
-    for kept in pruned.backups.iter().filter(|kept| !kept.keep) {
+    let by_id: BTreeMap<&str, &Entry> = entries.iter().map(|entry| (entry.id.as_str(), *entry)).collect();
+    let mut going: Vec<(&mut Kept, &Entry)> = Vec::new();
+    for kept in pruned.backups.iter_mut().filter(|kept| !kept.keep) {
+        let entry = by_id.get(kept.id.as_str()).copied();
+        going.extend(entry.map(|entry| (kept, entry)));
+    }
+    for some in going.chunks_mut(AT_ONCE) {
         app.cx.world.cancel.check()?;
-        let entry = entries.iter().find(|entry| entry.id.as_str() == kept.id);
-        if let Some(Err(error)) = entry.map(|entry| remove(open, entry)) {
-            failed.get_or_insert(error);
-        }
+        failures.extend(remove(open, some));
     }
-    for key in left {
+    for some in left.chunks(AT_ONCE) {
         app.cx.world.cancel.check()?;
-        if let Err(failure) = open.target.delete(key) {
-            failed.get_or_insert(failure.into());
-        }
+        failures.extend(open.target.delete_all(some).into_iter().filter_map(Result::err).filter(is_failure));
     }
-    if let Err(failure) = open.target.sweep(&owner.prefix(), before) {
-        failed.get_or_insert(failure.into());
+    if let Err(failure) = open.target.sweep(&owner.prefix(), before)
+        && is_failure(&failure)
+    {
+        failures.push(failure);
     }
-    match failed {
-        Some(error) => Err(error.while_doing(format!("pruning {} at {}", job.name, open.name))),
+    match failures.into_iter().next() {
+        Some(failure) => Err(Error::from(failure).while_doing(format!("pruning {} at {}", job.name, open.name))),
         None => Ok(pruned),
     }
 }
@@ -136,13 +144,29 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: Date
     kept.chain(unreadable).collect()
 }
 
-/// Removes a backup: first what makes it one, so that no manifest ever stands without its object.
-fn remove(open: &OpenTarget, entry: &Entry) -> Result<()> {
-    open.target.delete(&entry.manifest_key)?;
-    match &entry.object {
-        Some(object) => Ok(open.target.delete(&object.key)?),
-        None => Ok(()),
+/// Whether it is more than a target's word that it keeps what it has: an object lock, or a key that may only write.
+fn is_failure(failure: &TargetError) -> bool {
+    failure.cause != Cause::Denied
+}
+
+/// Removes backups: first what makes them such, so that no manifest ever stands without its object. What the target does
+/// not let go is kept, and says so.
+fn remove(open: &OpenTarget, going: &mut [(&mut Kept, &Entry)]) -> Vec<TargetError> {
+    let mut failures = Vec::new();
+    let manifests: Vec<ObjectKey> = going.iter().map(|(_, entry)| entry.manifest_key.clone()).collect();
+    let mut objects = Vec::new();
+    for ((kept, entry), outcome) in going.iter_mut().zip(open.target.delete_all(&manifests)) {
+        match outcome {
+            Ok(()) => objects.extend(entry.object.as_ref().map(|object| object.key.clone())),
+            Err(failure) if is_failure(&failure) => failures.push(failure),
+            Err(failure) => {
+                kept.keep = true;
+                kept.reason = format!("{}, but the target retains it: {}", kept.reason, failure.error.message);
+            }
+        }
     }
+    failures.extend(open.target.delete_all(&objects).into_iter().filter_map(Result::err).filter(is_failure));
+    failures
 }
 
 /// Turns a failure of pruning after a good backup into one that says so.

@@ -142,6 +142,11 @@ pub trait Target: Send + Sync {
     /// [`Cause::Denied`] where the target keeps what it has; its own failure.
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError>;
 
+    /// Removes many objects for good; what came of each, in their order. Some stores take many in one request.
+    fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
+        keys.iter().map(|key| self.delete(key)).collect()
+    }
+
     /// Removes what uploads of ours that died before `before` have left under `prefix`, and says how much it was. Most
     /// targets leave nothing.
     ///

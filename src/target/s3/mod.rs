@@ -20,7 +20,7 @@ mod trouble;
 mod upload;
 mod wire;
 
-pub use settings::{Keys, Settings};
+pub use settings::{Keys, Lock, Protection, Settings};
 use trouble::Words;
 use wire::{Answer, Call, Wire};
 
@@ -40,6 +40,8 @@ struct Store {
     /// The size of the first parts, in bytes.
     part_size: u64,
     storage_class: Option<String>,
+    /// What the store is to encrypt it with, and how long it is to keep it whatever anybody says.
+    protection: Protection,
     /// Whether the store takes `If-None-Match`, as far as is known.
     conditions: AtomicBool,
 }
@@ -121,6 +123,25 @@ impl Target for S3 {
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
         self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
+    }
+
+    fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
+        let mut outcomes = Vec::new();
+        for chunk in keys.chunks(pages::MOST_DELETED) {
+            let paths: Vec<String> = chunk.iter().map(|key| self.0.path(key.as_str())).collect();
+            match pages::delete(&self.0.wire, &paths) {
+                Ok(kept) => outcomes.extend(paths.iter().map(|path| {
+                    let refused = kept.iter().find(|kept| kept.key == *path).map(trouble::kept);
+                    refused.map_or(Ok(()), |trouble| Err(self.0.tell(&trouble, Doing::Delete, path)))
+                })),
+                // A store that does not know it, or does not let us: one by one tells for each.
+                Err(Trouble::Refused(_)) => outcomes.extend(chunk.iter().map(|key| self.delete(key))),
+                Err(trouble) => {
+                    outcomes.extend(paths.iter().map(|path| Err(self.0.tell(&trouble, Doing::Delete, path))));
+                }
+            }
+        }
+        outcomes
     }
 
     fn sweep(&self, prefix: &str, before: DateTime<Utc>) -> Result<usize, TargetError> {

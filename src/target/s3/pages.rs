@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 use s3::command::Command;
+use s3::serde_types::{DeleteObjectsRequest, ObjectIdentifier};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -15,6 +16,9 @@ use crate::target::trouble::Trouble;
 
 /// How many pages a listing may have: 100 million objects.
 const MAX_PAGES: usize = 100_000;
+
+/// How many objects one request may remove.
+pub const MOST_DELETED: usize = 1_000;
 
 /// An object of a listing.
 #[derive(Debug, Deserialize)]
@@ -63,6 +67,26 @@ struct Uploads {
     uploads: Vec<Unfinished>,
 }
 
+/// An object that was to be removed and was not.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Kept {
+    /// Its key, prefix and all.
+    pub key: String,
+    /// The store's word for why.
+    #[serde(default)]
+    pub code: String,
+    /// The store's sentence.
+    #[serde(default)]
+    pub message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Deleted {
+    #[serde(default, rename = "Error")]
+    kept: Vec<Kept>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Begun {
@@ -74,7 +98,9 @@ fn read<T: DeserializeOwned>(text: &str, root: &str) -> Result<T, Trouble> {
     if text.contains("<Error>") && !text.contains(&format!("<{root}")) {
         return Err(Trouble::Refused(trouble::read(500, text.as_bytes())));
     }
-    if !text.contains(&format!("<{root}")) || !text.trim_end().ends_with(&format!("</{root}>")) {
+    // Where nothing is to be said the element may be empty.
+    let ends = |text: &str| text.ends_with(&format!("</{root}>")) || (text.ends_with("/>") && !text.contains("</"));
+    if !text.contains(&format!("<{root}")) || !ends(text.trim_end()) {
         let begin: String = text.trim_start().chars().take(60).collect();
         return Err(Trouble::Strange(format!("{begin:?} where a {root} was expected")));
     }
@@ -159,6 +185,17 @@ pub fn uploads(wire: &Wire, prefix: &str) -> Result<Vec<Unfinished>, Trouble> {
         marker = next;
     }
     Err(Trouble::Strange("a listing of uploads without end".to_owned()))
+}
+
+/// Removes up to [`MOST_DELETED`] objects in one request; gives those that the store has kept. One that was not there is
+/// removed.
+pub fn delete(wire: &Wire, paths: &[String]) -> Result<Vec<Kept>, Trouble> {
+    let objects = paths.iter().map(ObjectIdentifier::new).collect();
+    let data = DeleteObjectsRequest { objects, quiet: true };
+    let body = data.to_string();
+    let call = || Call { body: body.as_bytes(), ..Call::new("", Command::DeleteObjects { data: data.clone() }) };
+    let deleted: Deleted = wire.ask(&call, &|answer| read(&answer.into_inner().document()?, "DeleteResult"))?;
+    Ok(deleted.kept.into_iter().filter(|kept| kept.code != "NoSuchKey").collect())
 }
 
 /// The id of an upload that has begun.

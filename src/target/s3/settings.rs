@@ -44,6 +44,8 @@ pub struct Settings {
     pub path_style: bool,
     /// The storage class of what is stored, if not the bucket's own.
     pub storage_class: Option<String>,
+    /// What the store is to encrypt it with, and how long it is to keep it.
+    pub protection: Protection,
     /// The size of the first parts, in MiB.
     pub part_mib: u32,
     /// Certificates to trust besides the system's.
@@ -52,6 +54,26 @@ pub struct Settings {
     pub policy: Policy,
     /// How long to wait for the store.
     pub patience: Patience,
+}
+
+/// What a store is asked to do for what it keeps, beyond keeping it.
+#[derive(Clone, Debug, Default)]
+pub struct Protection {
+    /// `AES256`, `aws:kms`, `aws:kms:dsse`: encryption by the store, with a key of its own.
+    pub encryption: Option<String>,
+    /// Which of its keys.
+    pub kms_key: Option<String>,
+    /// Until when nobody may remove it.
+    pub lock: Option<Lock>,
+}
+
+/// An object lock.
+#[derive(Clone, Debug)]
+pub struct Lock {
+    /// `GOVERNANCE`, which some may lift, or `COMPLIANCE`, which nobody may.
+    pub mode: String,
+    /// How long, in days from the moment it is stored.
+    pub days: u32,
 }
 
 /// What requests are signed with.
@@ -76,6 +98,7 @@ impl Settings {
             prefix: prefix.to_owned(),
             path_style: !is_aws(endpoint) || bucket.contains('.'),
             storage_class: None,
+            protection: Protection::default(),
             part_mib: PART_MIB,
             ca_file: None,
             policy: Policy::default(),
@@ -113,6 +136,7 @@ impl Settings {
             wire: Wire::new(bucket, Client::new(roots, world.clone(), self.policy, self.patience)),
             part_size: u64::from(self.part_mib) * 1024 * 1024,
             storage_class: self.storage_class.clone(),
+            protection: self.protection.clone(),
             conditions: AtomicBool::new(true),
         })))
     }
@@ -155,6 +179,7 @@ pub(super) fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
         table.problem("storage_class", "can't be a storage class", "write it like STANDARD_IA");
     }
     settings.part_mib = table.integer("part_size", 5..=5000).unwrap_or(settings.part_mib);
+    settings.protection = protection(table);
     settings.ca_file = table.path("ca_file");
     let (access, secret, token) =
         (table.secret("access_key"), table.secret("secret_key"), table.secret("session_token"));
@@ -172,6 +197,37 @@ pub(super) fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
         table.hide(&VARS);
     }
     Arc::new(move |cx| Ok(Box::new(open(&settings, access.as_ref().zip(secret.as_ref()), token.as_ref(), cx)?)))
+}
+
+fn protection(table: &mut Table<'_>) -> Protection {
+    let one_of = |table: &mut Table<'_>, key: &'static str, words: &[&str]| {
+        let word = table.string(key)?;
+        if !words.contains(&word.as_str()) {
+            table.problem(
+                key,
+                &format!("is {word:?}, which is none of its words"),
+                &format!("use {}", words.join(" or ")),
+            );
+        }
+        Some(word)
+    };
+    let encryption = one_of(table, "sse", &["AES256", "aws:kms", "aws:kms:dsse"]);
+    let kms_key = table.string("sse_kms_key_id");
+    if kms_key.is_some() && encryption.as_deref().is_none_or(|encryption| encryption == "AES256") {
+        table.problem("sse_kms_key_id", "stands without `sse` that uses it", "add: sse = \"aws:kms\"");
+    }
+    if kms_key.as_deref().is_some_and(|key| !named(key, "-_:/.")) {
+        table.problem("sse_kms_key_id", "can't be a key's name", "give its id, alias or ARN");
+    }
+    let mode = one_of(table, "object_lock", &["GOVERNANCE", "COMPLIANCE"]);
+    let days = table.integer("object_lock_days", 1..=36_500);
+    if mode.is_some() != days.is_some() {
+        table.wrong(
+            "has one of `object_lock` and `object_lock_days`",
+            "give both, or neither for the bucket's own rule",
+        );
+    }
+    Protection { encryption, kms_key, lock: mode.zip(days).map(|(mode, days)| Lock { mode, days }) }
 }
 
 fn open(settings: &Settings, given: Option<(&Source, &Source)>, token: Option<&Source>, cx: &Cx) -> Result<S3> {

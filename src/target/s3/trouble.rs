@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::pages::Kept;
 use crate::target::http::Answer;
 use crate::target::trouble::{Doing, Refusal, Shown, Trouble, short};
 use crate::target::{Cause, TargetError};
@@ -32,6 +33,12 @@ pub fn refusal(answer: Answer) -> Trouble {
     let (status, retry_after) = (answer.status, answer.retry_after());
     let read = read(status, &answer.refusal());
     Trouble::Refused(Refusal { region: read.region.clone().or(region), retry_after, ..read })
+}
+
+/// The refusal of one object among many.
+pub fn kept(kept: &Kept) -> Trouble {
+    let (code, message) = (kept.code.clone(), kept.message.clone());
+    Trouble::Refused(Refusal { status: 403, code, message, ..Refusal::default() })
 }
 
 /// Reads the error document of an answer.

@@ -1,9 +1,11 @@
 //! Storing an object. Flows in: a body of unknown length. Flows out: one object that is whole, or nothing. A body of one
-//! part is one PUT, a longer one a multipart upload that is aborted by [`Upload`]'s end unless it was completed.
+//! part is one PUT, a longer one a multipart upload that is aborted by [`Upload`]'s end unless it was completed. While parts
+//! are under way the next one is read: some at once while they are small, one at a time when they are large.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono::TimeDelta;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s3::command::{Command, Multipart};
 use s3::serde_types::{CompleteMultipartUploadData, Part};
@@ -13,6 +15,7 @@ use super::pages;
 use super::trouble::Words;
 use super::wire::{Answer, Call, Wire};
 use crate::format::name::ObjectKey;
+use crate::format::time::rfc3339;
 use crate::target::trouble::{Doing, Line, Trouble};
 use crate::target::{Cause, Stored, TargetError};
 
@@ -22,6 +25,8 @@ const MARK: &str = "x-amz-meta-voxeltron-put";
 const MIB: u64 = 1024 * 1024;
 /// The largest part but for very large objects, in bytes: one is in memory at a time.
 const LARGE: u64 = 64 * MIB;
+/// What parts under way may take up, in bytes, unless one alone does.
+const UNDER_WAY: u64 = 24 * MIB;
 /// The largest part that stores take, in bytes.
 const LARGEST: u64 = 5000 * MIB;
 /// From this part on, parts double every [`STEP`], so that 10,000 of them hold what the largest store takes.
@@ -37,6 +42,11 @@ pub fn part_size(base: u64, number: u32) -> u64 {
     let grown = base.saturating_mul(u64::from(1 + number.saturating_sub(1) / GENTLE)).min(LARGE.max(base));
     let steps = if number > STEEP { 1 + (number - STEEP - 1) / STEP } else { 0 };
     grown.saturating_mul(1 << steps.min(16)).min(LARGEST)
+}
+
+/// How many parts of that size are sent at once.
+fn lanes(size: u64) -> usize {
+    usize::try_from(UNDER_WAY / size.max(1)).unwrap_or(1).clamp(1, 3)
 }
 
 /// Reads a body part by part; one byte ahead, so that the last part is known to be the last.
@@ -123,7 +133,16 @@ impl Put<'_> {
 
     fn storage_headers(&self) -> Vec<(&'static str, String)> {
         let class = self.target.storage_class.clone().map(|class| ("x-amz-storage-class", class));
-        class.into_iter().chain([(MARK, self.mark.clone())]).collect()
+        let protection = &self.target.protection;
+        let encryption = protection.encryption.clone().map(|kind| ("x-amz-server-side-encryption", kind));
+        let key = protection.kms_key.clone().map(|key| ("x-amz-server-side-encryption-aws-kms-key-id", key));
+        let now = self.target.wire.client.world.clock.now();
+        let lock = protection.lock.iter().flat_map(|lock| {
+            let until = now + TimeDelta::days(lock.days.into());
+            [("x-amz-object-lock-mode", lock.mode.clone()), ("x-amz-object-lock-retain-until-date", rfc3339(until))]
+        });
+        let mark = (MARK, self.mark.clone());
+        class.into_iter().chain(encryption).chain(key).chain(lock).chain([mark]).collect()
     }
 
     /// What stands there now. A store's refusal is no answer; that it can't be reached is an error.
@@ -183,27 +202,67 @@ impl Put<'_> {
 
     /// The object in parts; the first is in the buffer.
     fn in_parts(&mut self, parts: &mut Parts<'_>) -> Result<(), TargetError> {
-        let mut upload = Upload::new(self.target, &self.path);
+        let target = self.target;
+        let path = self.path.clone();
+        let mut upload = Upload::new(target, &path);
         let id = upload.begin(self.storage_headers()).map_err(|trouble| self.tell(&trouble))?;
-        let (mut done, mut last) = (Vec::new(), false);
-        loop {
-            let etag = self.part(&id, parts).map_err(|trouble| self.tell(&trouble))?;
-            done.push(Part { part_number: parts.number, etag });
-            self.size += parts.buffer.len() as u64;
-            if last {
-                break;
-            }
-            last = parts.next()?;
-        }
+        let (size, mut done) = self.send_all(&id, parts)?;
+        self.size = size;
+        done.sort_unstable_by_key(|part| part.part_number);
         let data = CompleteMultipartUploadData { parts: done };
         self.commit(&|conditional| self.complete(&id, &data, conditional))?;
         upload.is_over();
         Ok(())
     }
 
+    /// Reads and sends all parts; gives the size of them all. After the first failure no other part is begun.
+    fn send_all(&self, id: &str, parts: &mut Parts<'_>) -> Result<(u64, Vec<Part>), TargetError> {
+        let (to_send, work) = crossbeam_channel::bounded::<(u32, Vec<u8>)>(0);
+        let (report, sent) = crossbeam_channel::unbounded::<(u32, Vec<u8>, Result<String, Trouble>)>();
+        // It owns the channels, so that its end, good or bad, ends the threads.
+        std::thread::scope(move |scope| {
+            let (mut busy, mut lanes_open) = (0, 0);
+            let (mut size, mut done, mut spare) = (0, Vec::new(), Vec::new());
+            let mut last = false;
+            loop {
+                let most = lanes(parts.buffer.len() as u64);
+                while busy >= most {
+                    let (number, buffer, outcome) = sent.recv().map_err(|_| self.target.wrong("a part got lost"))?;
+                    busy -= 1;
+                    done.push(Part { part_number: number, etag: outcome.map_err(|trouble| self.tell(&trouble))? });
+                    spare.push(buffer);
+                }
+                if lanes_open <= busy {
+                    lanes_open += 1;
+                    let (work, report) = (work.clone(), report.clone());
+                    scope.spawn(move || {
+                        for (number, content) in work {
+                            let outcome = self.part(id, number, &content);
+                            // Nobody waits for it after a failure.
+                            let _ = report.send((number, content, outcome));
+                        }
+                    });
+                }
+                size += parts.buffer.len() as u64;
+                let full = std::mem::replace(&mut parts.buffer, spare.pop().unwrap_or_default());
+                busy += 1;
+                to_send.send((parts.number, full)).map_err(|_| self.target.wrong("a part got lost"))?;
+                if last {
+                    break;
+                }
+                last = parts.next()?;
+            }
+            drop(to_send);
+            for _ in 0..busy {
+                let (number, _, outcome) = sent.recv().map_err(|_| self.target.wrong("a part got lost"))?;
+                done.push(Part { part_number: number, etag: outcome.map_err(|trouble| self.tell(&trouble))? });
+            }
+            Ok((size, done))
+        })
+    }
+
     /// One part, checked by its digest on both sides.
-    fn part(&self, id: &str, parts: &Parts<'_>) -> Result<String, Trouble> {
-        let (content, number) = (parts.buffer.as_slice(), parts.number);
+    fn part(&self, id: &str, number: u32, content: &[u8]) -> Result<String, Trouble> {
         let call = || {
             let multipart = Some(Multipart::new(number, id));
             let command = Command::PutObject { content, content_type: KIND_OF_BYTES, custom_headers: None, multipart };
