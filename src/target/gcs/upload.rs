@@ -193,7 +193,7 @@ impl Put<'_> {
             return Ok(None);
         }
         match self.target.look(&self.target.wire.for_cleanup(), &self.path) {
-            Ok(Some(object)) if object.metadata.get(MARK) == Some(&self.mark) => Ok(Some(object)),
+            Ok(Some(object)) if object.said(MARK) == Some(&self.mark) => Ok(Some(object)),
             Ok(Some(_)) => Err(self.exists()),
             _ => Ok(None),
         }
