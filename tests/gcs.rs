@@ -195,7 +195,10 @@ fn a_token_that_ends_in_the_middle_of_an_upload_is_renewed() {
     assert!(stub.tokens().len() >= 4, "{:?}", stub.tokens().len());
     // A server that takes no token gets one more, and no third.
     let before = stub.tokens().len();
-    stub.turn(Knobs { canned: vec![canned("GET /storage/", 401, "authError", "Invalid Credentials")], ..Knobs::default() });
+    stub.turn(Knobs {
+        canned: vec![canned("GET /storage/", 401, "authError", "Invalid Credentials")],
+        ..Knobs::default()
+    });
     assert_eq!(target(&stub, "").list("").unwrap_err().cause, Cause::Denied);
     assert_eq!(stub.tokens().len(), before + 2);
 }
@@ -415,7 +418,11 @@ fn each_mistake_has_its_own_message() {
     tell("no such host", &unknown, account(&stub));
     tell("nobody listens", &Settings { endpoint: "http://127.0.0.1:1".to_owned(), ..fast() }, account(&stub));
     tell("no such path", &Settings { endpoint: format!("{}/x", stub.endpoint()), ..fast() }, account(&stub));
-    tell("a storage class that is none", &Settings { storage_class: Some("NONSENSE".to_owned()), ..fast() }, account(&stub));
+    tell(
+        "a storage class that is none",
+        &Settings { storage_class: Some("NONSENSE".to_owned()), ..fast() },
+        account(&stub),
+    );
     let lost = Secret::new(gcs::credentials(&gcs::service_key().0, "http://127.0.0.1:1/token"));
     tell("no token endpoint", &fast(), Identity::account(&lost, "x").unwrap());
     tell("no metadata server", &fast(), Identity::Host("127.0.0.1:1".to_owned()));
@@ -434,7 +441,9 @@ fn what_the_store_answers_is_told_with_its_mend_and_without_secrets() {
     let mut all = String::new();
     let who = "backup@tests.iam.gserviceaccount.com";
     let no = |what: &str| {
-        format!("{who} does not have {what} access to the Google Cloud Storage object. Permission '{what}' denied on resource.")
+        format!(
+            "{who} does not have {what} access to the Google Cloud Storage object. Permission '{what}' denied on resource."
+        )
     };
     let kept = "Object 'bucket/host/x' is subject to bucket's retention policy or object retention and cannot be deleted or \
                 overwritten until 2026-12-01T00:00:00.0-08:00";
@@ -501,5 +510,168 @@ fn googles_own_client_reads_what_is_stored() {
         assert!(outcome.status.success(), "{}", outcome.stderr);
         assert!(outcome.stdout_bytes.0 == bytes, "{}", bucket.endpoint);
         assert!(outcome.stderr.contains("p/host/shop/empty 0 application/octet-stream None"), "{}", outcome.stderr);
+    }
+}
+
+/// A configuration with a database, a local target and the stub's bucket; `{more}` are the lines that say who we are.
+fn sandbox(stub: &Stub, more: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (randomblob(3000000)), (2)");
+    let file = sandbox.write("account.json", gcs::credentials(&gcs::service_key().0, &stub.token_uri()));
+    std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    sandbox.configure_local(
+        Some(KEY),
+        &format!(
+            "[backup.targets.gcs]\nendpoint = \"{}\"\nbucket = \"bucket\"\nprefix = \"all/ours\"\npart_size = 1\n\
+             storage_class = \"NEARLINE\"\n{more}\
+             [databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n\
+             [[backup.jobs]]\nname = \"shop\"\ndatabase = \"shop\"\nschedule = \"@daily\"\nencrypt = true\n\
+             target = [\"local\", \"gcs\"]\nkeep_last = 1\nafter = \"env > {{dir}}/hook\"\n",
+            stub.endpoint(),
+        ),
+    );
+    sandbox
+}
+
+#[test]
+fn the_whole_program_backs_up_to_a_disk_and_a_bucket_and_restores_from_it() {
+    let stub = stub();
+    let sandbox = sandbox(&stub, "credentials_file = \"{dir}/account.json\"\n");
+    let mut said = String::new();
+    let mut run = |args: &[&str]| {
+        let outcome = sandbox.command(args).stdout_any().stderr_any().run();
+        write!(said, "{}{}", outcome.stdout, outcome.stderr).unwrap();
+        outcome.stdout
+    };
+    let before = sqlite3(&sandbox.path("shop.db"), ".dump");
+    run(&["-v", "check", "--offline"]);
+    assert_eq!(stub.log(), [""; 0], "nobody was asked");
+    run(&["-v", "check"]);
+    nothing(&stub, "the probe is gone");
+    run(&["-v", "run-job", "shop"]);
+    let keys = stub.keys();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    for key in &keys {
+        assert!(key.starts_with("all/ours/host/shop/"), "{key}");
+        assert_eq!(stub.object(key).unwrap().about["storageClass"], "NEARLINE");
+    }
+    assert!(run(&["-v", "list", "shop"]).contains("gcs"));
+    run(&["-v", "verify", "shop", "--target", "gcs", "--restore"]);
+    sqlite3(&sandbox.path("shop.db"), "drop table t");
+    run(&["-v", "restore", "shop", "--latest", "--target", "gcs"]);
+    assert_eq!(sqlite3(&sandbox.path("shop.db"), ".dump"), before);
+
+    // A second one, and the first is too many.
+    std::thread::sleep(Duration::from_millis(1_100));
+    run(&["-v", "run-job", "shop"]);
+    run(&["-v", "prune", "shop"]);
+    let left = stub.keys();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|key| !keys.contains(key)), "{left:?}");
+    assert_eq!(stub.unfinished(), [""; 0]);
+    for secret in gcs::secrets(&stub) {
+        assert!(!said.contains(&secret), "{said}");
+    }
+}
+
+#[test]
+fn credentials_come_from_the_environment_or_the_host() {
+    let stub = stub();
+    let sandbox = sandbox(&stub, "");
+    let none = sandbox.command(&["run-job", "shop", "--target", "gcs"]).exits(10);
+    none.stderr_has("there are no credentials for http://").stderr_has("GOOGLE_APPLICATION_CREDENTIALS").run();
+    let path = sandbox.path("account.json").display().to_string();
+    let named = sandbox.command(&["run-job", "shop"]).env("GOOGLE_APPLICATION_CREDENTIALS", &path);
+    named.stdout_any().stderr_any().run();
+    assert_eq!((stub.keys().len(), stub.tokens().len()), (2, 1));
+    let seen = std::fs::read_to_string(sandbox.path("hook")).unwrap();
+    assert!(seen.contains("VOXELTRON_JOB=") && !seen.contains("GOOGLE_"), "{seen}");
+
+    let host = |address: &str| {
+        let command = sandbox.command(&["list", "shop", "--target", "gcs"]).env("GCE_METADATA_HOST", address);
+        command.stdout_any().stderr_any()
+    };
+    host(&stub.address()).run();
+    assert!(stub.log().iter().any(|line| line.ends_with("/service-accounts/default/token")), "{:?}", stub.log());
+    host("127.0.0.1:1").exits(14).stderr_has("no token for this host's service account").run();
+    // A stranger at the metadata server's address is not believed.
+    let body = "{\"access_token\": \"x\", \"expires_in\": 9}";
+    let canned = vec![("GET /computeMetadata".to_owned(), "200 OK".to_owned(), body.to_owned())];
+    stub.turn(Knobs { canned, ..Knobs::default() });
+    host(&stub.address()).exits(14).stderr_has("does not answer as Google's metadata server does").run();
+}
+
+#[test]
+fn a_credentials_file_that_can_not_be_used_is_a_configuration_error_that_quotes_nothing() {
+    let stub = stub();
+    let sandbox = sandbox(&stub, "credentials_file = \"{dir}/account.json\"\n");
+    let good = gcs::credentials(&gcs::service_key().0, &stub.token_uri());
+    let run = || sandbox.command(&["-v", "run-job", "shop", "--target", "gcs"]).exits(10).stderr_any().run().stderr;
+    for (text, said) in [
+        ("canary-".to_owned(), "is not a credentials file"),
+        (format!("{good}canary-"), "is not a credentials file"),
+        (good.replace("service_account", "authorized_user"), "is not of type \"service_account\""),
+        (good.replace("BEGIN PRIVATE", "BEGIN CANARY"), "has no `private_key` that can sign"),
+        (good.replace("\\nMII", "\\ncanary-"), "has no `private_key` that can sign"),
+        (good.replace("http://", "gopher://"), "has no `client_email` or no `token_uri`"),
+        (String::new(), "the secret is empty"),
+    ] {
+        std::fs::write(sandbox.path("account.json"), text).unwrap();
+        let stderr = run();
+        assert!(stderr.contains(said), "{said}: {stderr}");
+        for secret in gcs::secrets(&stub) {
+            assert!(!stderr.contains(&secret), "{stderr}");
+        }
+    }
+    std::fs::set_permissions(sandbox.path("account.json"), std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .unwrap();
+    assert!(run().contains("others can write to"));
+    assert_eq!(stub.log(), [""; 0]);
+}
+
+#[test]
+fn secrets_stay_out_of_every_message_whatever_the_server_answers() {
+    let stub = stub();
+    let sandbox = sandbox(&stub, "credentials_file = \"{dir}/account.json\"\n");
+    let echo =
+        "{\"error\": {\"message\": \"{authorization} {sent}\", \"errors\": [{\"reason\": \"{authorization}\"}]}}";
+    for (begin, status, body) in [
+        ("POST /upload", "403 x", echo),
+        ("POST /upload", "400 x", "{authorization}"),
+        ("PUT /upload", "400 x", echo),
+        ("PUT /upload", "200 OK", "{\"name\": \"{authorization}\"}"),
+        ("GET /storage", "200 OK", "{\"kind\": \"{authorization}\", \"items\": \"{authorization}\"}"),
+        ("GET /storage", "401 x", echo),
+        ("POST /token", "400 x", "{\"error\": \"invalid_grant\", \"error_description\": \"{sent}\"}"),
+        ("POST /token", "500 x", "{sent}"),
+    ] {
+        let canned = vec![(begin.to_owned(), status.to_owned(), body.to_owned())];
+        stub.turn(Knobs { canned, ..Knobs::default() });
+        for args in
+            [&["-v", "run-job", "shop", "--target", "gcs"][..], &["-v", "--json", "list", "shop", "--target", "gcs"]]
+        {
+            if begin.starts_with("POST /token") && args[1] == "--json" || status == "500 x" && args[1] != "--json" {
+                continue;
+            }
+            let mut command = sandbox.command(args).into_command();
+            let outcome = common::run(&mut command, b"");
+            let said = format!("{}{}", outcome.stdout, outcome.stderr);
+            for secret in gcs::secrets(&stub) {
+                assert!(!said.contains(&secret), "{begin}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_configuration_says_wrong_is_told_with_its_mend() {
+    let stub = stub();
+    for (more, said) in [
+        ("credential_file = \"/x\"\n", "did you mean `credentials_file`?"),
+        ("anonymous = true\ncredentials_file = \"/x\"\n", "stands beside `credentials_file`"),
+        ("credentials_file = \"x\"\n", "is not an absolute path"),
+        ("anonymous = \"yes\"\n", "must be true or false"),
+    ] {
+        sandbox(&stub, more).command(&["check", "--offline"]).exits(10).stdout_any().stderr_has(said).run();
     }
 }

@@ -286,10 +286,13 @@ impl State {
         if verifies.is_err() {
             return no(&format!("Invalid JWT Signature. {assertion}"));
         }
-        let claims = signed.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
+        let claims =
+            signed.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
         let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
         let (iat, exp) = (claims["iat"].as_i64().unwrap_or(0), claims["exp"].as_i64().unwrap_or(0));
-        if claims["aud"].as_str().is_none_or(|to| !to.starts_with("http://127.0.0.1:") || !to.ends_with("/token")) || !claims["scope"].is_string() {
+        if claims["aud"].as_str().is_none_or(|to| !to.starts_with("http://127.0.0.1:") || !to.ends_with("/token"))
+            || !claims["scope"].is_string()
+        {
             return no("Invalid JWT: aud or scope");
         }
         if (iat - now.timestamp()).abs() > 300 || exp - iat > 3600 || exp <= now.timestamp() {
