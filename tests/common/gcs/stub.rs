@@ -227,7 +227,7 @@ impl State {
             return (status, headers, body);
         }
         let token = request.headers.get("authorization").and_then(|text| text.strip_prefix("Bearer "));
-        if !token.is_some_and(|token| self.tokens.get(token).is_some_and(|end| Instant::now() < *end)) {
+        if token.is_none_or(|token| self.tokens.get(token).is_none_or(|end| Instant::now() >= *end)) {
             return refusal(401, "authError", "Invalid Credentials");
         }
         let upload = request.path.strip_prefix("/upload");
@@ -342,7 +342,7 @@ impl State {
             if from > session.bytes.len() {
                 return refusal(400, "invalid", "Invalid request.  There were gaps in the ranges.");
             }
-            if total.is_none() && request.body.len() % GRAIN != 0 {
+            if total.is_none() && !request.body.len().is_multiple_of(GRAIN) {
                 return refusal(400, "invalid", "Chunks must be multiples of 256 KiB.");
             }
             let new = request.body.get(session.bytes.len() - from..).unwrap_or_default();
