@@ -364,6 +364,20 @@ fn every_fault_at_every_request_of_a_download_ends_whole_or_in_an_error() {
 }
 
 #[test]
+fn a_store_that_ends_an_upload_when_it_is_asked_about_it_shows_nothing() {
+    // fake-gcs-server does: what it has by then becomes the object.
+    let bucket = Bucket::fake();
+    let proxy = Proxy::new(bucket.address(), false);
+    let target = behind(&proxy, &bucket.name, Some(Identity::Anonymous), 1);
+    for at in [1, 2, 3] {
+        proxy.set(Some(Plan { at, count: 1, fault: Fault::Error500 }));
+        let failure = target.put(&key("host/x"), &mut &noise(2 * CHUNK + 9)[..]).unwrap_err();
+        assert!(failure.error.message.ends_with("it was removed"), "{failure:?}");
+        assert_eq!(bucket.keys(), [""; 0], "{at}");
+    }
+}
+
+#[test]
 fn a_store_that_goes_away_for_good_shows_nothing() {
     let stub = stub();
     let proxy = Proxy::new(stub.address(), false);
@@ -464,7 +478,7 @@ fn what_the_store_answers_is_told_with_its_mend_and_without_secrets() {
         let begin = "DELETE /storage/";
         stub.turn(Knobs { canned: vec![canned(begin, status, reason, message)], ..Knobs::default() });
         let failure = settings.open(account(&stub), &World::system()).unwrap().delete(&key("host/x")).unwrap_err();
-        write!(all, "{:?}: {}\n", failure.cause, shown(&failure.error, &stub)).unwrap();
+        writeln!(all, "{:?}: {}", failure.cause, shown(&failure.error, &stub)).unwrap();
     }
     // What a token endpoint answers may hold anything.
     for (status, body) in [
@@ -477,7 +491,7 @@ fn what_the_store_answers_is_told_with_its_mend_and_without_secrets() {
         let canned = vec![("POST /token".to_owned(), status.to_owned(), body.to_owned())];
         stub.turn(Knobs { canned, ..Knobs::default() });
         let failure = settings.open(account(&stub), &World::system()).unwrap().list("").unwrap_err();
-        write!(all, "{:?}: {}\n", failure.cause, shown(&failure.error, &stub)).unwrap();
+        writeln!(all, "{:?}: {}", failure.cause, shown(&failure.error, &stub)).unwrap();
     }
     insta::assert_snapshot!(all);
 }

@@ -184,7 +184,10 @@ impl Auth {
 
     /// Takes every word out of a stranger's text that has a piece of a secret in it.
     pub fn scrub(&self, text: &str) -> String {
-        let mut secrets = self.state().given.clone();
+        let mut secrets = {
+            let state = self.state();
+            state.given.iter().chain(state.token.as_ref().map(|token| &token.secret)).cloned().collect::<Vec<_>>()
+        };
         if let Identity::Account(account) = &self.identity {
             secrets.push(account.text.clone());
         }
