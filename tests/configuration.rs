@@ -90,6 +90,7 @@ fn running_a_seed_job_says_what_is_not_in_this_version() {
         command.exits(10).stderr_has(part).stderr_has("hint:").run();
     };
     run("mydb", "has no [databases.mydb] table");
+    run("analytics", "can't read /etc/voxeltron/gcs-service-account.json");
     run("mycache", "has no [databases.mycache] table");
 }
 

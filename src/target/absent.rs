@@ -19,6 +19,6 @@ fn read(table: &mut Table<'_>, kind: &'static str, texts: &[&'static str]) -> Op
             Kind::Config,
             format!("target {name}: type {kind:?} is not in this version of voxeltron-backup"),
         )
-        .hint("send the job to a target of type \"local\" or \"s3\", or take a version that has it"))
+        .hint("send the job to a target of type \"local\", \"s3\" or \"gcs\", or take a version that has it"))
     })
 }

@@ -158,7 +158,7 @@ impl Client {
         Self { world: self.world.for_cleanup(), ..self.clone() }
     }
 
-    /// The same for a server that is near or not there: one attempt less patient than any store deserves.
+    /// The same for a server that is near or not there at all: three attempts, and three seconds for a connection.
     #[must_use]
     pub fn nearby(&self) -> Self {
         let connect = self.patience.connect.min(Duration::from_secs(3));

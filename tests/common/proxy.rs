@@ -253,7 +253,16 @@ fn line(head: &str) -> String {
     let (method, url) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let part = query.split('&').find_map(|pair| pair.strip_prefix("partNumber="));
+    // Google's kind.
+    if let Some(range) = header(head, "content-range") {
+        return format!("{method} {range}");
+    }
+    if url.ends_with("/token") {
+        return "token".to_owned();
+    }
     let what = match (method, query, part) {
+        ("POST", query, _) if query.starts_with("uploadType=resumable") => "begin".to_owned(),
+        ("DELETE", query, _) if query.contains("upload_id") => "cancel".to_owned(),
         (_, _, Some(part)) => format!("part {part}"),
         ("POST", "uploads", _) | ("POST", "uploads=", _) => "begin".to_owned(),
         ("POST", ..) => "complete".to_owned(),

@@ -184,7 +184,10 @@ impl Auth {
 
     /// Takes every word out of a stranger's text that has a piece of a secret in it.
     pub fn scrub(&self, text: &str) -> String {
-        let mut secrets = self.state().given.clone();
+        let mut secrets = {
+            let state = self.state();
+            state.given.iter().chain(state.token.as_ref().map(|token| &token.secret)).cloned().collect::<Vec<_>>()
+        };
         if let Identity::Account(account) = &self.identity {
             secrets.push(account.text.clone());
         }
@@ -342,7 +345,7 @@ impl Auth {
                 service account",
                 self.target
             )),
-            _ => told,
+            _ => told.hint("look at `token_uri` in the credentials file, and whether this host comes through to it"),
         })
     }
 }
@@ -362,7 +365,8 @@ fn granted(answer: Answer) -> Result<Fetched, Trouble> {
     let strange = || Trouble::Strange("no token".to_owned());
     let document: Document = serde_json::from_str(text.expose()).map_err(|_| strange())?;
     // The metadata server pads some tokens with dots, which belong to them.
-    if document.access_token.expose().is_empty() {
+    let token = document.access_token.expose();
+    if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
         return Err(strange());
     }
     Ok((document.access_token, Duration::from_secs(document.expires_in)))

@@ -31,7 +31,7 @@ pub struct Object {
     time_created: Option<DateTime<Utc>>,
     /// What its writer said of it.
     #[serde(default)]
-    pub metadata: BTreeMap<String, String>,
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 /// 64-bit numbers are texts.
@@ -43,6 +43,11 @@ impl Object {
     /// As the contract has it, under a key of ours.
     pub fn stored(&self, key: &ObjectKey) -> Stored {
         Stored { key: key.clone(), size: self.size, modified: self.time_created }
+    }
+
+    /// What its writer said of it under that name.
+    pub fn said(&self, name: &str) -> Option<&str> {
+        self.metadata.as_ref()?.get(name).map(String::as_str)
     }
 
     /// Its CRC-32C; one that is no CRC-32C counts as none.

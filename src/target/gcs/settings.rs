@@ -134,7 +134,8 @@ fn identity(settings: &Settings, file: Option<&PathBuf>, cx: &Cx) -> Result<Iden
         (None, Some(path)) => (PathBuf::from(path), CREDENTIALS.to_owned()),
         (None, None) => return nameless(settings, vars.get(METADATA)),
     };
-    let text = Source::File(path.clone()).fetch(&what, cx)?;
+    let text = Source::File(path.clone()).fetch(&what, cx);
+    let text = text.map_err(|error| error.hint("put the JSON key of the service account there, with mode 0600"))?;
     Identity::account(&text, &format!("{what}: {}", path.display()))
 }
 

@@ -149,7 +149,13 @@ impl Put<'_> {
             let outcome = if known { session.put(chunks, at) } else { session.state() };
             let trouble = match outcome {
                 Ok(State::Done(object)) if chunks.last => return Ok(Some(*object)),
-                Ok(State::Done(_)) => Trouble::Strange("an upload that is over before its end".to_owned()),
+                Ok(State::Done(object)) => {
+                    // A part is visible now, and must not stay.
+                    let wire = self.target.wire.for_cleanup();
+                    let removed = self.target.remove(&wire, &self.path, Some(&object.generation)).is_ok();
+                    let rest = if removed { "; it was removed" } else { "" };
+                    Trouble::Strange(format!("an upload that is over before its end{rest}"))
+                }
                 Ok(State::Has(has)) if has == chunks.end() && !chunks.last => return Ok(None),
                 Ok(State::Has(has)) if has < chunks.start || has > chunks.end() => {
                     Trouble::Strange(format!("it has {has} bytes of an upload of {} to {}", chunks.start, chunks.end()))
@@ -193,7 +199,7 @@ impl Put<'_> {
             return Ok(None);
         }
         match self.target.look(&self.target.wire.for_cleanup(), &self.path) {
-            Ok(Some(object)) if object.metadata.get(MARK) == Some(&self.mark) => Ok(Some(object)),
+            Ok(Some(object)) if object.said(MARK) == Some(&self.mark) => Ok(Some(object)),
             Ok(Some(_)) => Err(self.exists()),
             _ => Ok(None),
         }

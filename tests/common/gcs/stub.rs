@@ -216,7 +216,7 @@ impl State {
             return (status, Vec::new(), body.replace("{sent}", &sent).replace("{authorization}", &token).into());
         }
         if request.path == "/token" {
-            return self.token(request, key, address);
+            return self.token(request, key);
         }
         if request.path == "/computeMetadata/v1/instance/service-accounts/default/token" {
             if request.headers.get("metadata-flavor").map(String::as_str) != Some("Google") {
@@ -227,7 +227,7 @@ impl State {
             return (status, headers, body);
         }
         let token = request.headers.get("authorization").and_then(|text| text.strip_prefix("Bearer "));
-        if !token.is_some_and(|token| self.tokens.get(token).is_some_and(|end| Instant::now() < *end)) {
+        if token.is_none_or(|token| self.tokens.get(token).is_none_or(|end| Instant::now() >= *end)) {
             return refusal(401, "authError", "Invalid Credentials");
         }
         let upload = request.path.strip_prefix("/upload");
@@ -270,7 +270,7 @@ impl State {
         document("200 OK", &json!({"access_token": token, "expires_in": seconds, "token_type": "Bearer"}))
     }
 
-    fn token(&mut self, request: &Request, key: &[u8], address: SocketAddr) -> Reply {
+    fn token(&mut self, request: &Request, key: &[u8]) -> Reply {
         let now = Utc::now() + chrono::TimeDelta::seconds(self.knobs.ahead);
         let no = |why: &str| {
             let (status, mut headers, body) =
@@ -290,7 +290,9 @@ impl State {
             signed.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
         let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
         let (iat, exp) = (claims["iat"].as_i64().unwrap_or(0), claims["exp"].as_i64().unwrap_or(0));
-        if claims["aud"] != json!(format!("http://{address}/token")) || !claims["scope"].is_string() {
+        if claims["aud"].as_str().is_none_or(|to| !to.starts_with("http://127.0.0.1:") || !to.ends_with("/token"))
+            || !claims["scope"].is_string()
+        {
             return no("Invalid JWT: aud or scope");
         }
         if (iat - now.timestamp()).abs() > 300 || exp - iat > 3600 || exp <= now.timestamp() {
@@ -340,7 +342,7 @@ impl State {
             if from > session.bytes.len() {
                 return refusal(400, "invalid", "Invalid request.  There were gaps in the ranges.");
             }
-            if total.is_none() && request.body.len() % GRAIN != 0 {
+            if total.is_none() && !request.body.len().is_multiple_of(GRAIN) {
                 return refusal(400, "invalid", "Chunks must be multiples of 256 KiB.");
             }
             let new = request.body.get(session.bytes.len() - from..).unwrap_or_default();

@@ -39,6 +39,11 @@ pub fn read(client: &mut TcpStream) -> std::io::Result<Request> {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             count => all.extend_from_slice(&buffer[..count]),
         }
+        if all[0] == 0x16 {
+            // TLS: told so, as real servers do it.
+            std::io::Write::write_all(client, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")?;
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
     };
     let mut body = all.split_off(end);
     let head = String::from_utf8_lossy(&all).into_owned();
