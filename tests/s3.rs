@@ -493,9 +493,11 @@ fn the_whole_program_backs_up_to_a_disk_and_a_bucket_and_restores_from_it() {
     run(&["-v", "restore", "shop", "--latest", "--target", "s3"]);
     assert_eq!(sqlite3(&sandbox.path("shop.db"), ".dump"), before);
 
-    // A second one, and the first is too many.
+    // A second one, and the first is too many, once it is not the last that was proved.
     std::thread::sleep(Duration::from_millis(1_100));
     run(&["-v", "run-job", "shop"]);
+    assert_eq!(bucket.keys().len(), 4);
+    run(&["-v", "verify", "shop", "--target", "s3", "--restore"]);
     run(&["-v", "prune", "shop"]);
     let left = bucket.keys();
     assert_eq!(left.len(), 2, "{left:?}");
@@ -558,4 +560,51 @@ fn amazons_own_client_reads_what_is_stored() {
     let outcome = common::run(&mut command, b"");
     assert!(outcome.status.success(), "{}", outcome.stderr);
     assert!(outcome.stdout_bytes.0 == bytes);
+}
+
+#[test]
+fn many_objects_are_removed_by_one_request_and_each_failure_is_told() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket);
+    let keys: Vec<ObjectKey> = (0..40).map(|number| key(&format!("host/{number}"))).collect();
+    for key in &keys[1..] {
+        bucket.put(&format!("p/{key}"), b"x");
+    }
+    bucket.put("p/host/other", b"x");
+    proxy.set(None);
+    assert!(target.delete_all(&keys).iter().all(Result::is_ok), "one that is not there is removed");
+    assert_eq!(proxy.lines().len(), 1, "{:?}", proxy.lines());
+    assert_eq!(bucket.keys(), ["p/host/other"]);
+    // A store that does not know it.
+    for key in &keys {
+        bucket.put(&format!("p/{key}"), b"x");
+    }
+    proxy.refuse(|head| head.starts_with("POST").then_some("501 Not Implemented"));
+    assert!(target.delete_all(&keys).iter().all(Result::is_ok));
+    assert_eq!(bucket.keys(), ["p/host/other"]);
+    // One that is not there for us.
+    proxy.refuse(|_| Some("403 Forbidden"));
+    let outcomes = target.delete_all(&keys[..3]);
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|failure| failure.cause == Cause::Denied)));
+}
+
+#[test]
+fn what_an_object_lock_keeps_is_retained_and_no_failure() {
+    let bucket = Bucket::lockable();
+    let keys =
+        format!("access_key = \"{}\"\nsecret_key = \"{}\"\n", common::s3::access_key(), common::s3::secret_key());
+    let sandbox =
+        sandbox(&bucket, &format!("{keys}object_lock = \"COMPLIANCE\"\nobject_lock_days = 3\nsse = \"AES256\"\n"));
+    for _ in 0..3 {
+        sandbox.command(&["run-job", "shop"]).stderr_any().run();
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+    assert_eq!(bucket.keys().len(), 6, "three backups, each with its manifest");
+    sandbox.command(&["prune", "--force", "--target", "s3"]).stdout_has("but the target retains it").run();
+    assert_eq!(bucket.keys().len(), 6);
+    let disk = sandbox.command(&["--json", "list", "--target", "local"]).stdout_any().run();
+    assert_eq!(disk.stdout.matches("\"id\"").count(), 1, "where nothing is locked one is left: {}", disk.stdout);
+    let until = bucket.head("x-amz-object-lock-retain-until-date");
+    let days = |text: &str| (text.parse::<chrono::DateTime<chrono::Utc>>().unwrap() - chrono::Utc::now()).num_hours();
+    assert!(!until.is_empty() && until.iter().all(|at| (71..=72).contains(&days(at))), "{until:?}");
 }

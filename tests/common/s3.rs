@@ -48,6 +48,15 @@ pub struct Bucket {
 
 impl Bucket {
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// One whose objects can be locked.
+    pub fn lockable() -> Self {
+        Self::with(&[("x-amz-bucket-object-lock-enabled", "true")])
+    }
+
+    fn with(headers: &[(&'static str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let region = Region::Custom { region: "us-east-1".to_owned(), endpoint: endpoint() };
@@ -55,7 +64,11 @@ impl Bucket {
         let raw = s3::Bucket::new(&name, region, keys).unwrap().with_path_style();
         // The crate's own call names the region, which AWS and its like refuse for this one.
         let command = Command::CreateBucket { config: BucketConfiguration::default() };
-        AttoRequest::new(&raw, "", command).unwrap().response_data(false).unwrap();
+        let mut asking = raw.clone();
+        for (name, value) in headers {
+            asking.add_header(name, value);
+        }
+        AttoRequest::new(&asking, "", command).unwrap().response_data(false).unwrap();
         Self { name, raw }
     }
 
@@ -86,6 +99,16 @@ impl Bucket {
 
     pub fn get(&self, key: &str) -> Vec<u8> {
         self.raw.get_object(key).unwrap().to_vec()
+    }
+
+    /// A header of every object in the bucket.
+    pub fn head(&self, header: &str) -> Vec<String> {
+        let head = |key: &String| {
+            let request = AttoRequest::new(&self.raw, key, Command::HeadObject).unwrap();
+            let answer = request.response_header().unwrap().0;
+            answer.get(header).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        self.keys().iter().map(head).collect()
     }
 
     pub fn delete(&self, key: &str) {
