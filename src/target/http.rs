@@ -2,6 +2,7 @@
 //! care, or what went wrong. It follows no redirect, tries nothing again out of sight, and gives up what stands still.
 //! Touches the network; the client looks at `https_proxy` and `no_proxy` for the way, and http:// goes directly.
 
+use std::fmt;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -59,7 +60,6 @@ pub enum Haste {
 }
 
 /// A request as it goes out.
-#[derive(Debug)]
 pub struct Outgoing<'o> {
     /// What is asked.
     pub method: Method,
@@ -71,6 +71,13 @@ pub struct Outgoing<'o> {
     pub body: &'o [u8],
     /// How long it may take.
     pub haste: Haste,
+}
+
+/// Its address, headers and body may be secrets.
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 /// An answer, whatever its status.
@@ -238,8 +245,9 @@ fn url_of(url: &str) -> Result<(), Trouble> {
 /// # Errors
 /// When the text can't stand in a header; it is not quoted, since it may be a secret.
 pub fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), Trouble> {
-    let value = HeaderValue::try_from(value)
+    let mut value = HeaderValue::try_from(value)
         .map_err(|_| Trouble::Line(Line::Request, format!("the header {name} can't hold its text")))?;
+    value.set_sensitive(name == "authorization");
     headers.insert(HeaderName::from_static(name), value);
     Ok(())
 }
