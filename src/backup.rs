@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
-use crate::app::App;
+use crate::app::{App, Opened};
 use crate::catalog::{self, OpenTarget};
 use crate::cleanup::{self, Mode};
 use crate::config::jobs::JobConfig;
@@ -190,8 +190,7 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
     let job = order.job;
     let opened: Vec<OpenTarget> = order.targets.iter().map(|name| app.open_target(name)).collect::<Result<_>>()?;
     let key = app.writing_key(job)?;
-    let kind = app.database(&job.database)?.engine;
-    let engine = app.engine(&job.database)?;
+    let Opened { kind, engine } = app.engine(&job.database)?;
     let probe = engine.probe(cx)?;
     for warning in &probe.warnings {
         cx.report.warn(&format!("job {}: {warning}", job.name));
