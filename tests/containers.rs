@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -151,9 +151,11 @@ impl<'p> Database<'p> {
         let name = format!("vx {}", number());
         place.sql(place.desk(), &format!("CREATE DATABASE {};", place.ident(&name)));
         let this = Self { place, name };
-        this.sql("CREATE TABLE t (i int PRIMARY KEY, x varchar(200)); INSERT INTO t VALUES (1, 'a\\tÄ😀'), (2, NULL), (3, '''');");
-        this.sql("CREATE VIEW v AS SELECT i FROM t; CREATE TABLE big (x varchar(2000)); INSERT INTO big VALUES ('x');");
-        (0..14).for_each(|_| drop(this.sql("INSERT INTO big SELECT concat(x, 'y') FROM big;")));
+        let double = "INSERT INTO big SELECT concat(x, 'y') FROM big;".repeat(14);
+        this.sql(&format!(
+            "CREATE TABLE t (i int PRIMARY KEY, x varchar(200)); INSERT INTO t VALUES (1, 'a\\tÄ😀'), (2, NULL), (3, 'q');
+             CREATE VIEW v AS SELECT i FROM t; CREATE TABLE big (x varchar(2000)); INSERT INTO big VALUES ('x'); {double}"
+        ));
         this
     }
 
@@ -415,7 +417,15 @@ fn a_place_that_can_t_be_reached_is_told_with_the_mend() {
     let podman = podman();
     let stopped = format!("voxeltron-stopped-{}", number());
     let bare = format!("voxeltron-bare-{}", number());
-    let limits = ["--network=none", "--ulimit", "nofile=64:64", "--ulimit", "nproc=64:64", "--security-opt", "seccomp=unconfined"];
+    let limits = [
+        "--network=none",
+        "--ulimit",
+        "nofile=64:64",
+        "--ulimit",
+        "nproc=64:64",
+        "--security-opt",
+        "seccomp=unconfined",
+    ];
     let image = "docker.io/library/postgres:15";
     let made = |args: &[&str]| assert!(run(Command::new(&podman).args(args), b"").status.success(), "{args:?}");
     made(&[&["create", "--name", &stopped][..], &limits, &[image, "sh"]].concat());
@@ -424,10 +434,15 @@ fn a_place_that_can_t_be_reached_is_told_with_the_mend() {
     let empty = tempfile::tempdir().unwrap();
     let missing = ["no-such-docker", "exec", "-i", "x"].map(str::to_owned).to_vec();
     let chroot = ["chroot", empty.path().to_str().unwrap()].map(str::to_owned).to_vec();
-    let podman_exec = |args: &[&str]| [&[podman.as_str(), "exec"], args].concat().into_iter().map(str::to_owned).collect();
+    let podman_exec =
+        |args: &[&str]| [&[podman.as_str(), "exec"], args].concat().into_iter().map(str::to_owned).collect();
     let table: Vec<(Vec<String>, &str, &str)> = vec![
         (missing, "can't start no-such-docker: no such file", "install no-such-docker, or mend exec"),
-        (podman_exec(&["-i", "no-such"]), "no container with name or ID \"no-such\"", "mend the container's name in exec"),
+        (
+            podman_exec(&["-i", "no-such"]),
+            "no container with name or ID \"no-such\"",
+            "mend the container's name in exec",
+        ),
         (podman_exec(&["-i", &stopped]), "the container is not running", &stopped),
         (podman_exec(&["-i", &bare]), "there is no shell `sh`", "an image with a shell"),
         (chroot, "there is no shell `sh`", "an image with a shell"),
@@ -454,4 +469,338 @@ fn a_place_that_can_t_be_reached_is_told_with_the_mend() {
         assert!(error.hint.unwrap().contains("tools_dir"));
     }
     made(&["rm", "-f", "-t", "0", &stopped, &bare]);
+}
+
+/// The program `podman` of the tests under these names, first on the path.
+fn path_with(names: &[&str], sandbox: &Sandbox) -> String {
+    for name in names {
+        sandbox.fake_tool(name, &format!("exec {} \"$@\"", podman()));
+    }
+    format!("{}:/usr/bin:/bin", sandbox.path("tools").display())
+}
+
+fn program(sandbox: &Sandbox, path: &str, args: &[&str]) -> Outcome {
+    let mut command = sandbox.command(args).into_command();
+    run(command.env("PATH", path), b"")
+}
+
+fn job(database: &str) -> String {
+    format!("[[backup.jobs]]\ndatabase = \"{database}\"\nschedule = \"@daily\"\n")
+}
+
+#[test]
+fn databases_without_a_table_are_found_and_every_command_takes_them() {
+    let sandbox = Sandbox::new();
+    sandbox.configure_local(None, &["mydb", "orders2"].map(job).concat());
+    let podman_alone = path_with(&["podman"], &sandbox);
+    let (postgres, maria) = (Place::postgres(), &Place::all()[4]);
+    postgres.sql("mydb", "DROP TABLE IF EXISTS found; CREATE TABLE found AS SELECT generate_series(1, 1000) AS i;");
+    maria.sql("orders", "DROP TABLE IF EXISTS found; CREATE TABLE found (i int); INSERT INTO found VALUES (1), (2);");
+    let good = |path: &str, args: &[&str]| {
+        let outcome = program(&sandbox, path, args);
+        assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(!said.contains(postgres.password.trim()), "{said}");
+        said
+    };
+    let said = good(&podman_alone, &["check", "--offline"]);
+    assert!(said.contains("database mydb: container voxeltron-db-mydb, not looked for"), "{said}");
+    let said = good(&podman_alone, &["check"]);
+    assert!(said.contains("postgres mydb at 127.0.0.1:5455 answers") && said.contains("mysql orders at"), "{said}");
+    // What Docker's own program says where no engine of its runs: then Podman is asked.
+    let no_engine = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+    sandbox.fake_tool("docker", &format!("echo '{no_engine}' >&2; exit 1"));
+    good(&podman_alone, &["run-job", "mydb", "orders2"]);
+    assert!(good(&podman_alone, &["list"]).contains("mydb"));
+    let endings: Vec<String> = ["mydb", "orders2"]
+        .iter()
+        .flat_map(|name| fs::read_dir(sandbox.store().join("host").join(name)).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(["pgdump.gz", "sql.gz"].iter().all(|end| endings.iter().any(|name| name.ends_with(end))), "{endings:?}");
+    let both = path_with(&["docker"], &sandbox);
+    let load = "docker exec -i voxeltron-db-mydb LC_ALL=… PGPASSWORD=… pg_restore";
+    let said = good(&both, &["-v", "verify", "--restore"]);
+    assert!(said.contains(load), "{said}");
+    postgres.sql("mydb", "DELETE FROM found WHERE i > 7;");
+    let said = good(&both, &["restore", "mydb", "--latest", "--dry-run"]);
+    assert!(said.contains(load), "{said}");
+    good(&both, &["restore", "mydb", "--latest", "--yes"]);
+    assert_eq!(postgres.sql("mydb", "SELECT count(*) FROM found;"), "1000");
+    good(&both, &["restore", "mydb", "--latest", "--into", "mydb beside"]);
+    assert_eq!(postgres.sql("mydb beside", "SELECT count(*) FROM found;"), "1000");
+    postgres.sql("postgres", "DROP DATABASE \"mydb beside\";");
+    good(&both, &["prune"]);
+    good(&both, &["status"]);
+}
+
+#[test]
+fn a_password_in_a_file_of_the_container_is_fetched_from_there() {
+    let sandbox = Sandbox::new();
+    // The container of MySQL names its password's file alone, and no database: so it has the job's name.
+    sandbox.configure_local(None, &job("orders"));
+    let path = path_with(&["docker"], &sandbox);
+    let place = &Place::all()[2];
+    place.sql("orders", "DROP TABLE IF EXISTS found; CREATE TABLE found (i int); INSERT INTO found VALUES (1), (2);");
+    for args in [&["run-job", "orders"][..], &["verify", "--restore"]] {
+        let outcome = program(&sandbox, &path, args);
+        assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn an_idle_tick_and_a_look_at_backups_ask_no_container() {
+    let sandbox = Sandbox::new();
+    sandbox.configure_local(None, &job("mydb"));
+    let asked = sandbox.path("asked");
+    for name in ["docker", "podman"] {
+        sandbox.fake_tool(name, &format!("echo \"$*\" >> {}; exit 1", asked.display()));
+    }
+    let path = format!("{}:/usr/bin:/bin", sandbox.path("tools").display());
+    for args in
+        [&["schedule-check"][..], &["schedule-check"], &["list"], &["prune"], &["status"], &["check", "--offline"]]
+    {
+        let outcome = program(&sandbox, &path, args);
+        assert!(outcome.code.is_some() && !asked.exists(), "{args:?} asked: {outcome:?}");
+    }
+    let outcome = program(&sandbox, &path, &["run-job", "mydb"]);
+    assert_eq!(outcome.code, Some(13), "{outcome:?}");
+    assert!(asked.exists());
+}
+
+#[test]
+fn a_container_that_can_t_be_used_is_told_with_the_mend() {
+    let sandbox = Sandbox::new();
+    sandbox.configure_local(None, &["mydb", "no-such", "odd"].map(job).concat());
+    let made = |args: &[&str]| run(Command::new(podman()).args(args), b"");
+    // One that is not running.
+    let limits = ["--network=none", "--ulimit", "nofile=64:64", "--ulimit", "nproc=64:64"];
+    let image = "docker.io/library/postgres:15";
+    let outcome = made(&[&["create", "--name", "voxeltron-db-odd"][..], &limits, &[image, "sh"]].concat());
+    assert!(outcome.status.success(), "{outcome:?}");
+    let fails = |path: &str, name: &str, code: i32, parts: &[&str]| {
+        let outcome = program(&sandbox, path, &["run-job", name]);
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        for part in parts {
+            assert!(outcome.stderr.contains(part), "{part}: {outcome:?}");
+        }
+    };
+    let path = path_with(&["docker", "podman"], &sandbox);
+    fails(&path, "odd", 13, &["container voxeltron-db-odd is not running", "hint: docker start voxeltron-db-odd"]);
+    made(&["rm", "-f", "voxeltron-db-odd"]);
+    let missing =
+        ["has no [databases.no-such] table", "there is no container voxeltron-db-no-such", "hint: add the table"];
+    fails(&path, "no-such", 10, &missing);
+    let empty = sandbox.path("store").display().to_string();
+    fails(&empty, "mydb", 10, &["there is no docker and no podman", "hint:"]);
+    // One that never answers is not waited for.
+    sandbox.fake_tool("docker", "exec sleep 300");
+    sandbox.fake_tool("podman", "exit 1");
+    fails(&path, "mydb", 13, &["can't look for container voxeltron-db-mydb", "did not finish within its time"]);
+}
+
+/// Our own program while `pg_dump` waits in the container for a table that is locked.
+struct Stuck<'p> {
+    db: Database<'p>,
+    sandbox: Sandbox,
+    child: Child,
+    lock: Child,
+}
+
+impl<'p> Stuck<'p> {
+    fn new(place: &'p Place) -> Self {
+        let db = Database::new(place);
+        let script =
+            "IFS= read -r PGPASSWORD; export PGPASSWORD; exec psql -XAtq -h 127.0.0.1 -p 5455 -U owner -d \"$1\"";
+        let mut command = Command::new(&place.exec[0]);
+        command.args(&place.exec[1..]).args(["sh", "-c", script, "sh", &db.name]);
+        let mut lock = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = format!("{}\nBEGIN; LOCK TABLE t; SELECT 'locked';\n", place.password);
+        lock.stdin.as_mut().unwrap().write_all(said.as_bytes()).unwrap();
+        lock.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+
+        let sandbox = Sandbox::new();
+        let file = sandbox.write("password", &place.password);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        sandbox.configure_local(
+            None,
+            &format!(
+                "[databases.shop]\nengine = \"postgres\"\nurl = \"{}/{}\"\npassword = {{ file = \"{{dir}}/password\" }}\n\
+                 exec = {:?}\n{}",
+                place.base,
+                db.name.replace(' ', "%20"),
+                place.exec,
+                job("shop"),
+            ),
+        );
+        let mut command = sandbox.command(&["-v", "run-job", "shop"]).into_command();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let stuck = Self { db, sandbox, child, lock };
+        wait_until("pg_dump waits", || stuck.waits());
+        stuck
+    }
+
+    fn waits(&self) -> bool {
+        let who = "application_name = 'pg_dump' AND wait_event_type = 'Lock'";
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE {who} AND datname = '{}';", self.db.name);
+        self.db.place.sql("postgres", &count) != "0"
+    }
+
+    fn ended(mut self) {
+        wait_until("pg_dump is gone from the container", || !at_work(&["pg_dump"], &self.db.name) && !self.waits());
+        drop(self.lock.stdin.take());
+        self.lock.wait().unwrap();
+        let stored = fs::read_dir(self.sandbox.store().join("host/shop")).into_iter().flatten().flatten();
+        assert_eq!(stored.filter(|entry| entry.file_name().to_string_lossy().contains("manifest")).count(), 0);
+    }
+}
+
+/// Whether one of these tools is at work on a database of this name, here or in a container.
+fn at_work(tools: &[&str], name: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        tools.iter().any(|tool| words.starts_with(tool)) && words.contains(name)
+    })
+}
+
+#[test]
+fn a_signal_to_us_in_the_middle_of_a_dump_ends_it_in_the_container() {
+    let place = Place::postgres();
+    let mut stuck = Stuck::new(&place);
+    assert!(at_work(&["pg_dump"], &stuck.db.name));
+    let pid = stuck.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(stuck.child.wait().unwrap().code(), Some(143));
+    stuck.ended();
+}
+
+#[test]
+fn our_own_death_in_the_middle_of_a_dump_ends_it_in_the_container() {
+    let place = Place::postgres();
+    let mut stuck = Stuck::new(&place);
+    assert!(at_work(&["pg_dump"], &stuck.db.name));
+    stuck.child.kill().unwrap();
+    stuck.child.wait().unwrap();
+    stuck.ended();
+}
+
+/// Gives most of a dump, and then nothing for a long time.
+struct Endless(Cursor<Vec<u8>>);
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        if count == 0 {
+            println!("\nwaiting");
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        Ok(count)
+    }
+}
+
+#[test]
+fn our_own_death_in_the_middle_of_a_load_ends_it_in_the_container() {
+    let places = Place::all();
+    if let Some(part) = common::part() {
+        let (at, name) = part.split_once('|').unwrap();
+        let place = &places[at.parse::<usize>().unwrap()];
+        let engine = place.open(name);
+        let (bytes, counts) = place.dump(engine.as_ref());
+        let most = Endless(Cursor::new(bytes[..bytes.len() - 2000].to_vec()));
+        let _ = place.restore(engine.as_ref(), most, Destination::Drill, &counts);
+        std::process::exit(1);
+    }
+    let tools = ["pg_restore", "mariadb", "mysql"];
+    for at in [0, 2] {
+        let (place, db) = (&places[at], Database::new(&places[at]));
+        let test = "our_own_death_in_the_middle_of_a_load_ends_it_in_the_container";
+        let mut command = common::again(test, &format!("{at}|{}", db.name));
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        assert!(lines.map_while(std::io::Result::ok).any(|line| line == "waiting"), "it never came so far");
+        let scratch = format!("{}__restoring_", db.name);
+        assert!(at_work(&tools, &scratch));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_until("the load is gone", || !at_work(&tools, &scratch));
+        // The next restore in place tidies up.
+        let engine = place.open(&db.name);
+        let (bytes, counts) = place.dump(engine.as_ref());
+        place.restore(engine.as_ref(), Cursor::new(bytes), Destination::InPlace, &counts).unwrap();
+        let list = if at == 0 { "SELECT datname FROM pg_database;" } else { "SHOW DATABASES;" };
+        assert!(!place.sql(place.desk(), list).contains(&scratch));
+    }
+}
+
+const CANARY: &str = "canary-77aa-password";
+
+/// What a watcher of /proc has seen of it: arguments, and the names of those that have it in their environment.
+fn watch(done: &AtomicBool) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut arguments, mut environments) = (BTreeSet::new(), BTreeSet::new());
+    let has = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes());
+    while !done.load(Ordering::Relaxed) {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if has(&command) {
+                arguments.insert(String::from_utf8_lossy(&command).into_owned());
+            }
+            let Ok(name) = fs::read_to_string(entry.path().join("comm")) else { continue };
+            if fs::read(entry.path().join("environ")).is_ok_and(|bytes| has(&bytes)) {
+                environments.insert(name.trim().to_owned());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (arguments, environments)
+}
+
+#[test]
+fn a_password_shows_nowhere_but_in_the_tools_own_environment() {
+    let place = Place::postgres();
+    let db = Database::new(&place);
+    let user = format!("canary_{}", std::process::id());
+    place.sql("postgres", &format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{CANARY}';"));
+    let sandbox = Sandbox::new();
+    let path = path_with(&["docker"], &sandbox);
+    sandbox.configure_local(
+        None,
+        &format!(
+            "[databases.shop]\nengine = \"postgres\"\nurl = \"postgres://{user}:{CANARY}@127.0.0.1:5455/{}\"\n\
+             exec = [\"docker\", \"exec\", \"-i\", \"voxeltron-db-mydb\"]\n{}",
+            db.name.replace(' ', "%20"),
+            job("shop"),
+        ),
+    );
+    let done = AtomicBool::new(false);
+    let commands = [
+        &["-v", "run-job", "shop"][..],
+        &["-v", "check"],
+        &["-v", "restore", "shop", "--latest", "--dry-run"],
+        &["-v", "restore", "shop", "--latest", "--yes"],
+        &["-v", "verify", "--restore"],
+    ];
+    let (outcomes, (arguments, environments)) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&done));
+        let outcomes = commands.map(|args| std::panic::catch_unwind(|| program(&sandbox, &path, args)));
+        done.store(true, Ordering::Relaxed);
+        (outcomes, watcher.join().unwrap())
+    });
+    let mut said = String::new();
+    for outcome in outcomes.map(|outcome| outcome.expect("it ends in time")) {
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        said += &format!("{}{}", outcome.stdout, outcome.stderr);
+    }
+    assert!(said.contains("docker exec -i voxeltron-db-mydb LC_ALL=… PGPASSWORD=… pg_dump"), "{said}");
+    assert!(!said.contains(CANARY), "{said}");
+    assert_eq!(arguments, BTreeSet::new());
+    // A child has its shell's name until it becomes the tool.
+    let tools = ["pg_dump", "pg_restore", "psql", "sh"];
+    assert!(environments.iter().all(|name| tools.contains(&name.as_str())), "{environments:?}");
+    assert!(
+        environments.contains("pg_dump") || environments.contains("psql"),
+        "it is seen where it is: {environments:?}"
+    );
+    drop(db);
+    place.sql("postgres", &format!("DROP ROLE {user};"));
 }

@@ -145,8 +145,9 @@ impl Invocation {
         let program = self.exec.first().unwrap_or(&self.program);
         let failure = Error::new(Kind::Tool, format!("can't start {program}: {}", io_reason(error)));
         match (error.kind(), self.exec.is_empty()) {
-            (io::ErrorKind::NotFound, true) => failure
-                .hint(format!("install {}, or say where it is (tools_dir, for a database's tools)", self.name())),
+            (io::ErrorKind::NotFound, true) => {
+                failure.hint(format!("install {}, or say where it is (tools_dir, for a database's tools)", self.name()))
+            }
             (io::ErrorKind::NotFound, false) => {
                 failure.hint(format!("install {program}, or mend exec, which begins with it"))
             }
@@ -172,4 +173,3 @@ pub(super) fn quote(word: &str) -> String {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
-

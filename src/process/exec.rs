@@ -82,7 +82,8 @@ pub(super) fn opening(call: &Invocation, mode: Mode, token: Option<&str>) -> Res
 
 fn can_cross(name: &str, value: &str, call: &Invocation) -> Result<()> {
     if value.contains(['\n', '\0']) {
-        let why = format!("{name} of {} holds a line break or a NUL, which can't cross to where exec leads", call.name());
+        let why =
+            format!("{name} of {} holds a line break or a NUL, which can't cross to where exec leads", call.name());
         return Err(Error::new(Kind::Config, why).hint("set another password"));
     }
     Ok(())
@@ -161,7 +162,8 @@ impl Elsewhere {
             let word = |word: Option<&String>| word.cloned().unwrap_or_default();
             text.replace("{first}", &word(self.words.first())).replace("{last}", &word(self.words.last()))
         };
-        let hint = reason.map_or_else(|| format!("try it by hand: {} sh -c true", self.by()), |(_, _, hint)| fill(hint));
+        let hint =
+            reason.map_or_else(|| format!("try it by hand: {} sh -c true", self.by()), |(_, _, hint)| fill(hint));
         Error::new(Kind::Tool, format!("`{}` can't run {name}: {why}", self.by())).hint(hint)
     }
 

@@ -47,8 +47,9 @@ impl Running {
         match stdin.write_all(bytes) {
             // It has ended: its status and last words say why.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => outcome
-                .map_err(|error| Error::from_io(error, Kind::Tool, format!("can't write to {}", self.name))),
+            outcome => {
+                outcome.map_err(|error| Error::from_io(error, Kind::Tool, format!("can't write to {}", self.name)))
+            }
         }
     }
 

@@ -132,7 +132,6 @@ fn shorten(line: &str) -> String {
     clean.chars().take(TAIL_LINE_CHARS).chain("…".chars()).collect()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
