@@ -87,9 +87,11 @@ fn running_a_seed_job_says_what_is_not_in_this_version() {
     let run = |job: &str, part: &str| {
         let data = sandbox.data_dir();
         let command = sandbox.command(&["run-job", job]).env("VOXELTRON_BACKUP_DATA_DIR", data);
-        command.exits(10).stderr_has(part).stderr_has("hint:").run();
+        // Where there is neither Docker nor Podman.
+        command.env("PATH", "/nowhere").exits(10).stderr_has(part).stderr_has("hint:").run();
     };
-    run("mydb", "has no [databases.mydb] table");
+    run("mydb", "has no [databases.mydb] table in");
+    run("mydb", "there is no docker and no podman to find container voxeltron-db-mydb by");
     run("analytics", "type \"gcs\" is not in this version");
     run("mycache", "has no [databases.mycache] table");
 }
@@ -293,4 +295,30 @@ fn names_that_are_not_there_name_the_nearest() {
     sandbox.command(&["restore", "shopp", "--latest"]).exits(2).stderr_has("did you mean \"shop\"?").run();
     sandbox.command(&["list", "--target", "locl"]).exits(2).stderr_has("did you mean \"local\"?").run();
     sandbox.command(&["run-job", "shop", "--target", "s3"]).exits(2).stderr_has("there is no target \"s3\"").run();
+}
+
+#[test]
+fn the_words_of_exec_are_checked() {
+    let with = |exec: &str, engine: &str| {
+        format!("[databases.d]\nengine = \"{engine}\"\nurl = \"{engine}://u@h/d\"\nexec = {exec}\n")
+    };
+    for (exec, part) in [
+        ("[]", "must be a list of words"),
+        ("[\"docker\", \"\"]", "none of them empty"),
+        ("\"docker exec -i x\"", "not one text"),
+        ("[\"ssh\", \"host\"]", "joins words"),
+        ("[\"docker\", \"exec\", \"-it\", \"x\"]", "asks for a terminal"),
+        ("[1]", "must be a string or a list of strings"),
+    ] {
+        assert!(complaint(&with(exec, "postgres")).contains(part), "{exec}");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.configure_local(None, "[databases.d]\nengine = \"sqlite\"\nurl = \"sqlite:///x\"\nexec = [\"docker\"]\n");
+    sandbox.command(&["check", "--offline"]).exits(10).stdout_any().stderr_has("exec: sqlite is built in").run();
+    // A table that says neither engine nor url adds to what the container says.
+    sandbox.configure_local(None, "[databases.d]\ndump_args = [\"--no-owner\"]\n");
+    let line = "database d: container voxeltron-db-d, not looked for";
+    sandbox.command(&["check", "--offline"]).stdout_has(line).run();
+    assert!(complaint("[databases.d]\nurl = \"postgres://h/d\"\n").contains("has no `engine`"));
+    assert!(complaint("[databases.d]\nengine = \"postgres\"\n").contains("has no `url`"));
 }

@@ -19,8 +19,8 @@ use crate::world::World;
 
 /// The shell's script.
 const INSIDE: &str = include_str!("inside.sh");
-/// What stops a tool: its group, where it has one of its own, else it alone.
-const KILL: &str = "kill -s \"$1\" -- \"-$2\" 2>/dev/null || kill -s \"$1\" \"$2\"";
+/// What stops a tool: it alone, for what it leaves behind would fall to the container's first process.
+const KILL: &str = "kill -s \"$1\" \"$2\"";
 /// How much goes before the input, in bytes: an empty pipe takes it at once.
 const OPENING_BYTES: usize = 48 * 1024;
 /// How long a second call may take, and how long is waited for the first one's mark.

@@ -19,8 +19,6 @@ if [ "$__vx_mode" = input ]; then
     exec "$@"
 fi
 exec 3<&0
-# A signal to all of us must not end this shell before it has its tool's status; the tool gets its default again.
-trap : TERM
 if [ -n "$__vx_first" ]; then
     printf '%s\n' "${__vx_first#=}" | "$@" 3<&- &
 else
@@ -28,20 +26,24 @@ else
 fi
 __vx_tool=$!
 echo "$__vx_token $__vx_tool" >&2
-# Whoever started us holds our input open; its end is theirs. Group 0 is ours: the tool and whatever it has started.
+# Whoever started us holds our input open; its end is theirs.
 (
     while IFS= read -r __vx_line; do :; done
     trap '' TERM
-    kill -TERM 0
+    kill -TERM "$__vx_tool"
     sleep 1
-    kill -KILL 0
+    kill -KILL "$__vx_tool"
 ) <&3 3<&- >/dev/null 2>&1 &
 __vx_watch=$!
 exec 3<&- </dev/null
+# Only now, so that no child has it: a signal must not end this shell before its children. They would become children of
+# the container's first process, and PostgreSQL's takes one that dies of a signal for a crash of the server.
+trap : TERM
 while :; do
     wait "$__vx_tool"
     __vx_status=$?
     kill -0 "$__vx_tool" 2>/dev/null || break
 done
-kill "$__vx_watch" 2>/dev/null
+kill -TERM "$__vx_watch" 2>/dev/null
+wait
 exit "$__vx_status"
