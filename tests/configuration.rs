@@ -7,48 +7,10 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use common::Sandbox;
+use common::{SEED, Sandbox};
 
 /// A key of 32 bytes.
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-
-/// The complete example of Voxeltron's documentation, as it stands there.
-const SEED: &str = r#"
-[backup]
-encryption_key = "base64-encoded-256-bit-key"
-[backup.targets.local]
-path = "/var/lib/voxeltron/backups"
-[backup.targets.s3]
-endpoint   = "https://s3.amazonaws.com"
-bucket     = "my-voxeltron-backups"
-region     = "us-east-1"
-access_key = "AKIA..."
-secret_key = "wJal..."
-[backup.targets.gcs]
-bucket           = "my-voxeltron-backups"
-credentials_file = "/etc/voxeltron/gcs-service-account.json"
-[[backup.jobs]]
-database       = "mydb"
-schedule       = "0 3 * * *"
-target         = "s3"
-compress       = true
-encrypt        = true
-retention_days = 30
-[[backup.jobs]]
-database       = "analytics"
-schedule       = "0 0 * * 0"
-target         = "gcs"
-compress       = true
-encrypt        = true
-retention_days = 90
-[[backup.jobs]]
-database       = "mycache"
-schedule       = "0 */6 * * *"
-target         = "local"
-compress       = true
-encrypt        = false
-retention_days = 7
-"#;
 
 /// What the program says of a configuration, with the sandbox's folder taken out.
 fn complaint(text: &str) -> String {

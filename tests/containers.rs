@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{Outcome, Sandbox, from_runner, run};
@@ -482,6 +483,9 @@ fn a_place_that_can_t_be_reached_is_told_with_the_mend() {
     made(&["rm", "-f", "-t", "0", &stopped, &bare]);
 }
 
+/// Held by whoever works on the container's own database.
+static MYDB: Mutex<()> = Mutex::new(());
+
 /// The program `podman` of the tests under these names, first on the path.
 fn path_with(names: &[&str], sandbox: &Sandbox) -> String {
     for name in names {
@@ -501,12 +505,11 @@ fn job(database: &str) -> String {
 
 #[test]
 fn databases_without_a_table_are_found_and_every_command_takes_them() {
+    let _alone = MYDB.lock().unwrap_or_else(PoisonError::into_inner);
     let sandbox = Sandbox::new();
     sandbox.configure_local(None, &["mydb", "orders2"].map(job).concat());
     let podman_alone = path_with(&["podman"], &sandbox);
     let (postgres, maria) = (Place::postgres(), &Place::all()[4]);
-    postgres.sql("postgres", "DROP DATABASE IF EXISTS mydb;");
-    postgres.sql("postgres", "CREATE DATABASE mydb;");
     postgres.sql("mydb", "DROP TABLE IF EXISTS found; CREATE TABLE found AS SELECT generate_series(1, 1000) AS i;");
     maria.sql("orders", "DROP TABLE IF EXISTS found; CREATE TABLE found (i int); INSERT INTO found VALUES (1), (2);");
     let good = |path: &str, args: &[&str]| {
@@ -817,4 +820,31 @@ fn a_password_shows_nowhere_but_in_the_tools_own_environment() {
     );
     drop(db);
     place.sql("postgres", &format!("DROP ROLE {user};"));
+}
+
+#[test]
+fn the_documentations_job_runs_where_its_container_is() {
+    // As it stands in Voxeltron's documentation, with a real key; where the store is, the environment says.
+    let bucket = common::s3::Bucket::new();
+    let sandbox = Sandbox::new();
+    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    sandbox.configure(&common::SEED.replace("base64-encoded-256-bit-key", key));
+    let path = path_with(&["docker"], &sandbox);
+    let _alone = MYDB.lock().unwrap_or_else(PoisonError::into_inner);
+    for args in [&["run-job", "mydb@s3"][..], &["verify", "mydb", "--restore"]] {
+        let mut command = sandbox.command(args).into_command();
+        command.env("PATH", &path).env("VOXELTRON_BACKUP_DATA_DIR", sandbox.data_dir());
+        for (name, value) in [
+            ("ENDPOINT", common::s3::endpoint()),
+            ("BUCKET", bucket.name.clone()),
+            ("ACCESS_KEY", common::s3::access_key()),
+            ("SECRET_KEY", common::s3::secret_key()),
+        ] {
+            command.env(format!("VOXELTRON_BACKUP_TARGETS_S3_{name}"), value);
+        }
+        let outcome = run(&mut command, b"");
+        assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
+    }
+    let keys = bucket.keys();
+    assert!(keys.len() == 2 && keys.iter().any(|key| key.ends_with(".pgdump.gz.enc")), "{keys:?}");
 }
