@@ -3,6 +3,7 @@
 //! PostgreSQL, MySQL and MariaDB in them, with no network and with a password that holds all that hurts. Besides, each
 //! engine goes through `env -i … chroot` into another root. What Docker itself answers is in the unit tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+#![allow(clippy::print_stdout, reason = "a part of a test says how far it is")]
 
 mod common;
 
