@@ -12,6 +12,7 @@
 //! | [`decode`] | from a stored object back to the dump, every byte checked |
 //! | [`cleanup`] | carries retention out, and sweeps what dead runs left |
 //! | [`config`] | the file, checked, with every problem and its line |
+//! | [`container`] | databases without a table, found as containers |
 //! | [`engine`] | how each kind of database is dumped, looked at and restored |
 //! | [`pipeline`] | meter, gzip, encryption, fan-out: bytes only |
 //! | [`mod@format`] | names, header, manifest, keys: what is stored, pure |
@@ -33,6 +34,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod container;
 pub mod decode;
 pub mod engine;
 pub mod error;

@@ -605,6 +605,6 @@ fn what_an_object_lock_keeps_is_retained_and_no_failure() {
     let disk = sandbox.command(&["--json", "list", "--target", "local"]).stdout_any().run();
     assert_eq!(disk.stdout.matches("\"id\"").count(), 1, "where nothing is locked one is left: {}", disk.stdout);
     let until = bucket.head("x-amz-object-lock-retain-until-date");
-    let days = |text: &str| (text.parse::<chrono::DateTime<chrono::Utc>>().unwrap() - chrono::Utc::now()).num_hours();
+    let days = |text: &str| (text.parse::<chrono::DateTime<Utc>>().unwrap() - Utc::now()).num_hours();
     assert!(!until.is_empty() && until.iter().all(|at| (71..=72).contains(&days(at))), "{until:?}");
 }

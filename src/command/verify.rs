@@ -140,7 +140,7 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
             expected: signed.counts.clone(),
             server_version: signed.server_version.clone(),
         };
-        let restored = app.engine(database)?.restore(&mut decoded.stream, &request, &app.cx)?;
+        let restored = app.engine(database)?.engine.restore(&mut decoded.stream, &request, &app.cx)?;
         verified.restored = true;
         verified.counts = restored.counts;
         proved(app, &signed.job, entry.id.as_str())?;

@@ -85,12 +85,12 @@ impl std::fmt::Debug for TargetConfig {
 pub struct DatabaseConfig {
     /// Its name.
     pub name: String,
-    /// Its engine.
-    pub engine: &'static EngineKind,
-    /// Where it is; may hold a password.
-    pub url: Source,
+    /// Its engine and where it is (which may hold a password); none: its container says so.
+    pub place: Option<(&'static EngineKind, Source)>,
     /// Its password, if not in the URL.
     pub password: Option<Source>,
+    /// Words put before every tool, so that it runs elsewhere.
+    pub exec: Vec<String>,
     /// Where the tools are.
     pub tools_dir: Option<PathBuf>,
     /// More arguments for the dump tool.
@@ -299,10 +299,12 @@ fn databases(root: &mut Table<'_>) -> BTreeMap<String, DatabaseConfig> {
 fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
     let name = table.name().to_owned();
     check_name(&table, &name, &name);
-    let engine = table.required_string("engine");
-    let url = table.secret("url");
+    // With neither it is found as the container of its name, and the rest of the table is added to that.
+    let found = ["engine", "url", "exec"].iter().all(|key| !table.has(key)) && !table.is_overridden(&["engine", "url"]);
+    let engine = if found { None } else { table.required_string("engine") };
+    let url = if found { None } else { table.secret("url") };
     let password = table.secret("password");
-    table.not_yet("exec", "run it where the tools are, and leave exec out");
+    let exec = exec(&mut table);
     let tools_dir = table.path("tools_dir");
     let dump_args = table.strings("dump_args").unwrap_or_default();
     let restore_args = table.strings("restore_args").unwrap_or_default();
@@ -312,23 +314,44 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
         restore_after = hooks.command("after");
         hooks.finish();
     }
-    if url.is_none() && !table.has("url") {
+    if !found && url.is_none() && !table.has("url") {
         table.wrong("has no `url`", "add: url = \"postgres://user@host:5432/database\"");
     }
     let engine = engine.and_then(|engine| known_engine(&table, &engine));
+    for key in ["engine", "url"] {
+        // Where neither is given they are keys all the same.
+        table.knows(key);
+    }
     table.finish();
-    let (engine, url) = (engine?, url?);
+    let place = if found { None } else { Some((engine?, url?)) };
     Some(DatabaseConfig {
         name,
-        engine,
-        url,
+        place,
         password,
+        exec,
         tools_dir,
         dump_args,
         restore_args,
         restore_before,
         restore_after,
     })
+}
+
+/// The words that a tool is run by elsewhere.
+fn exec(table: &mut Table<'_>) -> Vec<String> {
+    let Some(words) = table.strings("exec") else { return Vec::new() };
+    let program = words.first().map(|word| word.rsplit('/').next().unwrap_or(word)).unwrap_or_default();
+    let example = "write it as exec = [\"docker\", \"exec\", \"-i\", \"NAME\"]";
+    if words.is_empty() || words.iter().any(|word| word.is_empty() || word.contains('\0')) {
+        table.problem("exec", "must be a list of words, none of them empty", example);
+    } else if words.len() == 1 && program.contains(' ') {
+        table.problem("exec", "must be a list of words, not one text", example);
+    } else if program == "ssh" {
+        table.problem("exec", "begins with ssh, which joins words that belong apart", "reach the server by url");
+    } else if words.iter().any(|word| ["-t", "--tty", "-it", "-ti"].contains(&word.as_str())) {
+        table.problem("exec", "asks for a terminal, which alters a dump and shows a password", "write -i alone");
+    }
+    words
 }
 
 /// Engines that the configuration knows but this version has not got.

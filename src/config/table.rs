@@ -356,6 +356,16 @@ impl<'a> Table<'a> {
         items.iter().enumerate().filter_map(child).collect()
     }
 
+    /// Whether a variable overrides one of these keys.
+    pub fn is_overridden(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.overridden(key).is_some())
+    }
+
+    /// Counts a key as asked for.
+    pub fn knows(&mut self, key: &'static str) {
+        self.asked.insert(key);
+    }
+
     /// Whether a key is there.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

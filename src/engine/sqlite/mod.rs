@@ -53,6 +53,7 @@ impl Sqlite {
             ("dump_args", !settings.dump_args.is_empty()),
             ("restore_args", !settings.restore_args.is_empty()),
             ("tools_dir", settings.tools_dir.is_some()),
+            ("exec", !settings.exec.is_empty()),
         ] {
             if given {
                 return Err(wrong(key, built_in, &format!("remove {key}")));
