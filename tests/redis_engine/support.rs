@@ -100,10 +100,6 @@ impl Server {
         false
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
     /// As a power cut does it.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -161,7 +157,11 @@ impl Server {
         let mut all = vec![self.cli(&["DEBUG", "DIGEST"]), self.cli(&["INFO", "keyspace"])];
         // How long on the average is not the same at two instants.
         all[1] = all[1].lines().map(|line| line.split(",avg_ttl").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
-        all.push(self.cli(&["FUNCTION", "LIST", "WITHCODE"]));
+        all.push(self.cli(&["FUNCTION", "STATS"]));
+        // One at a time: the order among several is nobody's promise.
+        for name in ["one", "two", "later"] {
+            all.push(self.cli(&["FUNCTION", "LIST", "LIBRARYNAME", name, "WITHCODE"]));
+        }
         for words in [
             &["XINFO", "STREAM", "stream", "FULL", "COUNT", "0"][..],
             &["PEXPIRETIME", "expiring"],
@@ -178,8 +178,9 @@ impl Server {
 
     /// Every setting.
     pub fn settings(&self) -> BTreeMap<String, String> {
-        let text = self.cli(&["CONFIG", "GET", "*"]);
-        let lines: Vec<&str> = text.lines().collect();
+        // Quoted, for a value may hold the end of a line.
+        let text = self.cli(&["--no-raw", "CONFIG", "GET", "*"]);
+        let lines: Vec<&str> = text.lines().map(|line| line.split_once(") ").unwrap().1).collect();
         lines.chunks(2).map(|pair| (pair[0].to_owned(), (*pair.get(1).unwrap_or(&"")).to_owned())).collect()
     }
 
