@@ -30,11 +30,11 @@ pub fn explain(error: Error, user: &str, configured: &str) -> Error {
     if has("noauth") || has("authentication required") {
         return error.hint(format!("the server wants a password: set [databases.{configured}] password"));
     }
-    if has("could not connect") || has("connection refused") || has("server closed the connection") {
-        return error.hint(format!("is the server running? look at [databases.{configured}] url"));
-    }
     if has("ssl_connect failed") || has("certificate") {
         return error.hint("give the authority's certificate: rediss://host?cacert=/path");
+    }
+    if has("could not connect") || has("connection refused") || has("server closed the connection") {
+        return error.hint(format!("is the server running? look at [databases.{configured}] url"));
     }
     if has("unrecognized option") || has("unknown option") {
         return error.hint("this client knows no TLS, or is too old: install a newer one, or set tools_dir");

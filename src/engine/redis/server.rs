@@ -25,10 +25,12 @@ impl Facts {
     pub fn ask(tools: &Tools, client: &Tool, cx: &Cx) -> Result<Self> {
         let text = tools.ask(client, ["INFO"], cx)?;
         let facts = Self::parse(&text);
-        match facts.text("redis_version").is_empty() {
-            true => Err(Error::new(Kind::Tool, "the server does not say its version")),
-            false => Ok(facts),
+        if !facts.text("redis_version").is_empty() {
+            return Ok(facts);
         }
+        // The client prints this answer as it is, an error too.
+        let said = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+        Err(tools.explain(Error::new(Kind::Tool, format!("INFO: the server says {said}"))))
     }
 
     fn parse(text: &str) -> Self {
