@@ -11,6 +11,8 @@ use crate::error::{Error, Kind, Result};
 
 pub mod inspector;
 mod shapes;
+#[cfg(test)]
+mod tests;
 
 /// The checksum behind an RDB and behind a dumped value.
 pub static CRC64: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
