@@ -9,7 +9,9 @@ use voxeltron_backup::engine::{Counts, Destination};
 use voxeltron_backup::error::{Error, Kind};
 
 use crate::on;
-use crate::support::{Place, Server, Which, cursor, dump, fails_and_changes_nothing, files, restore, restore_in, words};
+use crate::support::{
+    Place, Server, Which, cursor, dump, fails_and_changes_nothing, files, restore, restore_in, words,
+};
 
 on!(
     redis7 Redis7: a_stream_that_fails_anywhere_changes_nothing, a_damaged_dump_changes_nothing,
@@ -100,6 +102,15 @@ fn a_count_that_differs_changes_nothing(which: Which) {
     }
 }
 
+/// Ends threads even when the test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A server with much to load, and a sandbox with one backup of it; then the server holds something else.
 struct Much {
     server: Server,
@@ -113,7 +124,9 @@ impl Much {
     fn new(which: Which, keys: bool, more: &str) -> Self {
         let server = Server::with(which, more);
         let values = |prefix: &str| -> Vec<Vec<Vec<u8>>> {
-            (0..60_000).map(|n| words(&["SET", &format!("{prefix}:{n}"), &format!("{n} {}", "value ".repeat(20))])).collect()
+            (0..60_000)
+                .map(|n| words(&["SET", &format!("{prefix}:{n}"), &format!("{n} {}", "value ".repeat(20))]))
+                .collect()
         };
         server.pipe(&values("new"));
         server.pipe(&[words(&["SELECT", "2"]), words(&["SET", "which", "new"])]);
@@ -152,14 +165,20 @@ impl Much {
         self.server.cli(&["SET", "old", "1"]);
         self.server.cli(&["-n", "2", "SET", "which", "old"]);
         self.server.cli(&["-n", "7", "SET", "seven", "old"]);
-        self.server.cli(&["FUNCTION", "LOAD", "REPLACE", "#!lua name=f\nredis.register_function('f', function() return 'old' end)"]);
+        self.server.cli(&[
+            "FUNCTION",
+            "LOAD",
+            "REPLACE",
+            "#!lua name=f\nredis.register_function('f', function() return 'old' end)",
+        ]);
         self.server.cli(&["SAVE"]);
     }
 
     /// What the databases that are in use by the data hold, and the function; scratch ones lie above.
     fn digest(&self) -> String {
         let all = self.server.cli(&["INFO", "keyspace"]);
-        let low: Vec<&str> = all.lines().filter(|line| ["db0:", "db2:", "db7:"].iter().any(|db| line.starts_with(db))).collect();
+        let low: Vec<&str> =
+            all.lines().filter(|line| ["db0:", "db2:", "db7:"].iter().any(|db| line.starts_with(db))).collect();
         let low: Vec<&str> = low.iter().map(|line| line.split(",exp").next().unwrap_or_default()).collect();
         let which = self.server.cli(&["-n", "2", "GET", "which"]);
         let code = self.server.cli(&["FUNCTION", "LIST", "WITHCODE"]);
@@ -282,10 +301,11 @@ fn clients_read_and_write_all_the_while(which: Which) {
             refused
         };
         let (reader, writer) = (scope.spawn(reader), scope.spawn(writer));
+        let end = Ending(&done);
         std::thread::sleep(Duration::from_millis(50));
         let output = much.restore().output().unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        done.store(true, Ordering::SeqCst);
+        drop(end);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let seen = reader.join().unwrap();
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [Ok("new".to_owned()), Ok("old".to_owned())], "never neither");
@@ -357,8 +377,8 @@ fn a_restore_under_way_is_not_disturbed_by_another() {
     let client = tools.client(&place.cx).unwrap();
     let (held, left) = voxeltron_backup::engine::redis::settings::Changed::open(&tools, &client, &place.cx).unwrap();
     assert!(!left);
-    let error =
-        restore_in(&place, server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap_err();
+    let error = restore_in(&place, server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts)
+        .unwrap_err();
     assert!(error.message.contains("another restore"), "{error}");
     drop(held);
     restore_in(&place, server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();

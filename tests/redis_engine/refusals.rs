@@ -37,7 +37,10 @@ fn errors_name_what_is_wrong(which: Which) {
         (probe(engine.as_ref()).unwrap_err(), dump(engine.as_ref()).unwrap_err())
     };
     let (probed, dumped) = with(&|settings| settings.password = None);
-    assert!(hint(&probed).contains("wants a password") && hint(&dumped).contains("wants a password"), "{probed:?} {dumped:?}");
+    assert!(
+        hint(&probed).contains("wants a password") && hint(&dumped).contains("wants a password"),
+        "{probed:?} {dumped:?}"
+    );
     for (probed, said) in [
         (with(&|settings| settings.password = Some(Secret::new("canary"))).0, "NOAUTH"),
         (with(&|settings| settings.url = Secret::new("redis://127.0.0.1:1")).0, "redis-cli failed"),
@@ -54,7 +57,17 @@ fn missing_rights_are_named_with_the_statement(which: Which) {
     let server = Server::new(which);
     let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
     let password = PASSWORD.replace('€', ">");
-    server.cli(&["ACL", "SETUSER", "backup", "on", &format!(">{password}"), "resetkeys", "+ping", "+info", "+acl|dryrun"]);
+    server.cli(&[
+        "ACL",
+        "SETUSER",
+        "backup",
+        "on",
+        &format!(">{password}"),
+        "resetkeys",
+        "+ping",
+        "+info",
+        "+acl|dryrun",
+    ]);
     let engine = server.engine_as("backup", &password);
     let statement = "ACL SETUSER backup +sync +psync +replconf +ping +info";
     let error = probe(engine.as_ref()).unwrap_err();
@@ -131,7 +144,10 @@ fn too_few_databases_or_too_little_memory(which: Which) {
     let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
     server.cli(&["-n", "1", "SET", "a", "b"]);
     let error = fails_and_changes_nothing(&server, server.unfollowing().as_ref(), cursor(&bytes), &findings.counts);
-    assert!(error.message.contains("has 4 databases; 3 of them") && hint(&error).contains("raise `databases`"), "{error:?}");
+    assert!(
+        error.message.contains("has 4 databases; 3 of them") && hint(&error).contains("raise `databases`"),
+        "{error:?}"
+    );
     server.cli(&["CONFIG", "SET", "maxmemory", "1000000"]);
     let error = fails_and_changes_nothing(&server, server.engine().as_ref(), cursor(&bytes), &findings.counts);
     assert!(hint(&error).contains("maxmemory"), "{error:?}");
@@ -171,7 +187,9 @@ fn a_dump_tool_that_dies_is_an_error_of_the_stream(which: Which) {
     fs::write(&printed, output.stdout).unwrap();
     let with = |script: &str| with(&script.replace("$printed", &printed.display().to_string()));
     let error = with("$real \"$@\"; echo 'the last words' >&2; exit 1");
-    assert!(error.message.contains("redis-cli failed with exit status 1") && error.tail.contains(&"the last words".into()));
+    assert!(
+        error.message.contains("redis-cli failed with exit status 1") && error.tail.contains(&"the last words".into())
+    );
     assert!(with("$real \"$@\" | head -c 500; kill -9 $$").message.contains("killed by signal 9"));
     assert!(with("exit 0").message.contains("empty"));
     for length in [1, 5, 9, 100, whole - 8, whole - 1] {
@@ -219,7 +237,9 @@ fn over_tls(which: Which) {
     fs::copy(folder.path().join("ca.pem"), server.folder.path().join("ca.pem")).unwrap();
     let conf = server.folder.path().join("conf");
     let text = fs::read_to_string(&conf).unwrap().replacen("port ", "port 0\ntls-port ", 1);
-    let tls = format!("tls-cert-file {path}/ca.pem\ntls-key-file {path}/key.pem\ntls-ca-cert-file {path}/ca.pem\ntls-auth-clients no\n");
+    let tls = format!(
+        "tls-cert-file {path}/ca.pem\ntls-key-file {path}/key.pem\ntls-ca-cert-file {path}/ca.pem\ntls-auth-clients no\n"
+    );
     fs::write(&conf, format!("{text}{tls}")).unwrap();
     assert!(server.start());
     let before = server.digest();
@@ -230,8 +250,12 @@ fn over_tls(which: Which) {
     let restored = restore(engine.as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
     assert!(restored.notes[0].contains("TLS"), "{restored:?}");
     assert_eq!(server.digest(), before);
-    let without = open(Settings { url: Secret::new(format!("rediss://127.0.0.1:{}", server.port)), ..server.settings_of() });
+    let without =
+        open(Settings { url: Secret::new(format!("rediss://127.0.0.1:{}", server.port)), ..server.settings_of() });
     let error = dump(without.as_ref()).unwrap_err();
     assert!(hint(&error).contains("cacert"), "{error:?}");
-    assert_eq!(restore(engine.as_ref(), cursor(&bytes), Destination::Drill, &Counts::new()).unwrap().counts, findings.counts);
+    assert_eq!(
+        restore(engine.as_ref(), cursor(&bytes), Destination::Drill, &Counts::new()).unwrap().counts,
+        findings.counts
+    );
 }

@@ -62,7 +62,10 @@ fn key_by_key(which: Which) {
     let engine = server.unfollowing();
     let settings = server.settings();
     let restored = restore(engine.as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    assert!(restored.notes[0].starts_with("restored key by key") && restored.notes[0].contains("replicaof"), "{restored:?}");
+    assert!(
+        restored.notes[0].starts_with("restored key by key") && restored.notes[0].contains("replicaof"),
+        "{restored:?}"
+    );
     assert_eq!(restored.counts, findings.counts);
     assert_eq!(server.all(), before);
     assert_eq!(server.settings(), settings);
@@ -73,7 +76,9 @@ fn beside(which: Which) {
     server.small().cli(&["-n", "3", "FLUSHDB"]);
     let before = server.digest();
     let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
-    let into = |number: &str| restore(server.engine().as_ref(), cursor(&bytes), Destination::Into(number.into()), &findings.counts);
+    let into = |number: &str| {
+        restore(server.engine().as_ref(), cursor(&bytes), Destination::Into(number.into()), &findings.counts)
+    };
     assert_eq!(into("40").unwrap().counts, findings.counts);
     assert_eq!(server.cli(&["-n", "40", "DBSIZE"]), "200");
     assert_eq!(server.cli(&["-n", "40", "GET", "key:7"]), "value 7 xxxxxxx");
@@ -198,7 +203,8 @@ fn into_a_data_dir_with_a_long_path() {
     let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
     let mut place = Place::new();
     place.cx.data_dir = place.folder.path().join("long/".repeat(30));
-    let restored = restore_in(&place, server.engine().as_ref(), cursor(&bytes), Destination::Drill, &findings.counts).unwrap();
+    let restored =
+        restore_in(&place, server.engine().as_ref(), cursor(&bytes), Destination::Drill, &findings.counts).unwrap();
     assert_eq!(restored.counts, findings.counts);
     drop(inspected(cursor(&bytes)));
 }

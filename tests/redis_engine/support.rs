@@ -135,8 +135,14 @@ impl Server {
 
     /// Commands of any bytes, all at once; every one must succeed.
     pub fn pipe(&self, commands: &[Vec<Vec<u8>>]) {
-        let mut child =
-            self.client().arg("--pipe").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .client()
+            .arg("--pipe")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut bytes = Vec::new();
         for words in commands {
             write!(bytes, "*{}\r\n", words.len()).unwrap();
@@ -156,7 +162,8 @@ impl Server {
     pub fn all(&self) -> Vec<String> {
         let mut all = vec![self.cli(&["DEBUG", "DIGEST"]), self.cli(&["INFO", "keyspace"])];
         // How long on the average is not the same at two instants.
-        all[1] = all[1].lines().map(|line| line.split(",avg_ttl").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+        all[1] =
+            all[1].lines().map(|line| line.split(",avg_ttl").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
         all.push(self.cli(&["FUNCTION", "STATS"]));
         // One at a time: the order among several is nobody's promise.
         for name in ["one", "two", "later"] {
@@ -210,15 +217,31 @@ impl Server {
     /// A user who may do everything but follow another server.
     pub fn unfollowing(&self) -> Box<dyn Engine> {
         let password = "q w\"'\\%$é";
-        self.cli(&["ACL", "SETUSER", "keys", "on", &format!(">{password}"), "~*", "&*", "+@all", "-replicaof", "-slaveof"]);
+        self.cli(&[
+            "ACL",
+            "SETUSER",
+            "keys",
+            "on",
+            &format!(">{password}"),
+            "~*",
+            "&*",
+            "+@all",
+            "-replicaof",
+            "-slaveof",
+        ]);
         self.engine_as("keys", password)
     }
 
     pub fn small(&self) -> &Self {
         self.cli(&["FLUSHALL"]);
         let mut commands = vec![words(&["SELECT", "0"])];
-        commands.extend((0..200).map(|n| words(&["SET", &format!("key:{n}"), &format!("value {n} {}", "x".repeat(n))])));
-        commands.extend([words(&["SELECT", "3"]), words(&["SADD", "set", "a", "b"]), words(&["SET", "gone", "x", "PX", "90000000"])]);
+        commands
+            .extend((0..200).map(|n| words(&["SET", &format!("key:{n}"), &format!("value {n} {}", "x".repeat(n))])));
+        commands.extend([
+            words(&["SELECT", "3"]),
+            words(&["SADD", "set", "a", "b"]),
+            words(&["SET", "gone", "x", "PX", "90000000"]),
+        ]);
         self.pipe(&commands);
         self
     }
@@ -287,7 +310,13 @@ pub fn restore(engine: &dyn Engine, dump: impl Read, to: Destination, expected: 
     outcome
 }
 
-pub fn restore_in(place: &Place, engine: &dyn Engine, dump: impl Read, to: Destination, expected: &Counts) -> Result<Restored> {
+pub fn restore_in(
+    place: &Place,
+    engine: &dyn Engine,
+    dump: impl Read,
+    to: Destination,
+    expected: &Counts,
+) -> Result<Restored> {
     let request = Request { destination: to, expected: expected.clone(), server_version: None };
     engine.restore(&mut inspected(dump), &request, &place.cx)
 }
@@ -313,7 +342,8 @@ pub fn fails_and_changes_nothing(server: &Server, engine: &dyn Engine, dump: imp
 /// Every type and encoding, every byte, 16 databases, instants in milliseconds, functions, streams with groups.
 pub fn fill(server: &Server) {
     let all: Vec<u8> = (0..=255).collect();
-    let at = (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 86_400_123).to_string();
+    let at = (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 86_400_123)
+        .to_string();
     let noise = |count: usize, seed: u64| -> Vec<u8> {
         let mut state = seed | 1;
         let step = |_| {
@@ -361,7 +391,11 @@ pub fn fill(server: &Server) {
         many(b"PFADD", b"hll", &strings),
     ];
     for number in 1..=300 {
-        more.push([&b"XADD"[..], b"stream", format!("{number}-{}", number % 3).as_bytes(), b"f", &all].map(<[u8]>::to_vec).to_vec());
+        more.push(
+            [&b"XADD"[..], b"stream", format!("{number}-{}", number % 3).as_bytes(), b"f", &all]
+                .map(<[u8]>::to_vec)
+                .to_vec(),
+        );
     }
     for line in [
         "ZADD zset -inf low +inf high 3.0000000001 third",
@@ -380,7 +414,8 @@ pub fn fill(server: &Server) {
         more.push(line.split(' ').map(|word| word.as_bytes().to_vec()).collect());
     }
     for (name, code) in [("one", "return 'a'"), ("two", "return redis.call('GET', keys[1])")] {
-        let library = format!("#!lua name={name}\nredis.register_function('f_{name}', function(keys, args) {code} end)");
+        let library =
+            format!("#!lua name={name}\nredis.register_function('f_{name}', function(keys, args) {code} end)");
         more.push(words(&["FUNCTION", "LOAD", "REPLACE", &library]));
     }
     if server.which == Which::Redis8 {
@@ -396,7 +431,9 @@ pub fn fill(server: &Server) {
 
 /// A digest that is good enough to tell two texts apart.
 fn digest_of(text: &str) -> u128 {
-    text.bytes().fold(1, |sum: u128, byte| sum.wrapping_mul(0x0100_0000_01b3_0000_0000_0000_0001_0067).wrapping_add(u128::from(byte) + 1))
+    text.bytes().fold(1, |sum: u128, byte| {
+        sum.wrapping_mul(0x0100_0000_01b3_0000_0000_0000_0001_0067).wrapping_add(u128::from(byte) + 1)
+    })
 }
 
 pub fn cursor(bytes: &[u8]) -> Cursor<Vec<u8>> {

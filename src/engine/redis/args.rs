@@ -33,7 +33,10 @@ pub fn check(key: &str, args: &[String]) -> Result<()> {
             None => {
                 let known: Vec<_> = KNOWN.iter().map(|(known, _)| *known).collect();
                 return Err(Error::new(Kind::Config, format!("{key}: {word} is not known to leave a backup whole"))
-                    .hint(format!("known are {}; host, user and password come from url and password", known.join(", "))));
+                    .hint(format!(
+                        "known are {}; host, user and password come from url and password",
+                        known.join(", ")
+                    )));
             }
         }
     }

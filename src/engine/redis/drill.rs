@@ -48,13 +48,19 @@ pub fn start(tools: &Tools, client: &Tool, spool: &super::spool::Spool, cx: &Cx)
     };
     let configured = &tools.toolbox.configured;
     let tool = tools.tool(&names, cx).map_err(|error| {
-        Error { hint: None, ..error }
-            .while_doing("a drill loads the backup into a server of its own")
-            .hint(format!("install redis-server or valkey-server beside the client, or set [databases.{configured}] tools_dir"))
+        Error { hint: None, ..error }.while_doing("a drill loads the backup into a server of its own").hint(format!(
+            "install redis-server or valkey-server beside the client, or set [databases.{configured}] tools_dir"
+        ))
     })?;
     let valkey = tool.program.rsplit('/').next().is_some_and(|name| name.starts_with("valkey"));
     let from = spool.contents.version.as_deref();
-    server::refuse_newer(spool.format, from, &format!("{} {}", tool.program, tool.version), valkey, server::release(&tool.version))?;
+    server::refuse_newer(
+        spool.format,
+        from,
+        &format!("{} {}", tool.program, tool.version),
+        valkey,
+        server::release(&tool.version),
+    )?;
     let hex = cx.world.random_hex(8)?;
     let inside = cx.data_dir.join(format!("drill-{hex}")).display().to_string();
     let folder = match inside.len() <= PATH_BYTES && inside.starts_with('/') && !tools.toolbox.runs_elsewhere() {

@@ -49,7 +49,8 @@ fn databases(load: &Load<'_>) -> Result<u64> {
 pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Vec<u64>> {
     let mut left = Vec::new();
     for number in facts.keys.keys() {
-        let text = tools.ask_all(client, &[command(["SELECT", &number.to_string()]), command(["EXISTS", MARKER])], cx)?;
+        let text =
+            tools.ask_all(client, &[command(["SELECT", &number.to_string()]), command(["EXISTS", MARKER])], cx)?;
         if text.contains("(integer) 1") {
             left.push(*number);
         }
@@ -74,7 +75,9 @@ impl Load<'_> {
     fn undo(&self, numbers: &[u64], error: Error) -> Error {
         let cx = for_cleanup(self.cx, super::CLEANUP);
         if let Err(failure) = clear(self.tools, self.client, numbers, &cx) {
-            self.cx.report.warn(&format!("databases {numbers:?} could not be emptied again: {failure}; the next restore does it"));
+            self.cx.report.warn(&format!(
+                "databases {numbers:?} could not be emptied again: {failure}; the next restore does it"
+            ));
         }
         error
     }
@@ -124,7 +127,10 @@ impl Load<'_> {
             return fail(format!("the server has no database {number}"), "give a smaller number, or raise `databases`");
         }
         if facts.keys.contains_key(&number) && !left.contains(&number) {
-            return fail(format!("database {number} is not empty"), "give the number of one that is: INFO keyspace names the others");
+            return fail(
+                format!("database {number} is not empty"),
+                "give the number of one that is: INFO keyspace names the others",
+            );
         }
         let filled = self.filled();
         let Some(from) = filled.first().copied().filter(|_| filled.len() == 1) else {
@@ -171,7 +177,8 @@ impl Load<'_> {
         self.cx.report.detail(&call.display());
         let tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
         let mut writer = BufWriter::with_capacity(PIECE_BYTES, tool);
-        let fed = self.feed(pairs, &mut writer).and_then(|()| writer.flush().doing(Kind::Tool, "can't write to the client"));
+        let fed =
+            self.feed(pairs, &mut writer).and_then(|()| writer.flush().doing(Kind::Tool, "can't write to the client"));
         let (tool, _) = writer.into_parts();
         let outcome = match fed {
             Ok(()) => tool.finish().map(drop),
@@ -191,7 +198,9 @@ impl Load<'_> {
                     "database {scratch} holds {lasting} keys and {} that expire, where the backup has {} and {} in database {number}",
                     found.expiring, wanted.lasting, wanted.expiring
                 );
-                return Err(Error::new(Kind::Tool, message).hint("does the server evict keys, or does somebody write there?"));
+                return Err(
+                    Error::new(Kind::Tool, message).hint("does the server evict keys, or does somebody write there?")
+                );
             }
         }
         Ok(())
@@ -209,7 +218,8 @@ impl Load<'_> {
             let mut send = || -> Result<()> {
                 if selected != Some(*scratch) {
                     let number = scratch.to_string();
-                    write!(writer, "*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len()).doing(Kind::Tool, "can't write to the client")?;
+                    write!(writer, "*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len())
+                        .doing(Kind::Tool, "can't write to the client")?;
                     selected = Some(*scratch);
                 }
                 self.send(&key, writer)

@@ -77,7 +77,10 @@ impl Redis {
             ));
         }
         if facts.is_replica() {
-            warnings.push(format!("{place}: it is a replica of {}, so a dump is as old as its replication", facts.master()));
+            warnings.push(format!(
+                "{place}: it is a replica of {}, so a dump is as old as its replication",
+                facts.master()
+            ));
             if facts.text("master_link_status") != "up" {
                 warnings.push(format!("{place}: its link to the primary is down; what it holds may be old"));
             }
@@ -106,8 +109,11 @@ impl Redis {
             let Ok(answer) = self.tools.ask(client, asked, cx) else { return Ok(()) };
             if !answer.trim().trim_matches('"').eq_ignore_ascii_case("ok") {
                 let command = words.first().copied().unwrap_or_default().to_ascii_lowercase();
-                return Err(Error::new(Kind::Tool, format!("the user {user} may not run {command}, which a dump takes"))
-                    .hint(reasons::grant(user, reasons::FOR_DUMP)));
+                return Err(Error::new(
+                    Kind::Tool,
+                    format!("the user {user} may not run {command}, which a dump takes"),
+                )
+                .hint(reasons::grant(user, reasons::FOR_DUMP)));
             }
         }
         Ok(())
@@ -168,7 +174,8 @@ impl Engine for Redis {
         let tool = Tool { program: "redis-cli".to_owned(), version: String::new() };
         let client = self.tools.shown(&tool);
         let pipe = self.tools.pipe(&tool).display();
-        let mut steps = vec!["read, authenticate and check the whole backup, kept in a file without a name in data_dir".to_owned()];
+        let mut steps =
+            vec!["read, authenticate and check the whole backup, kept in a file without a name in data_dir".to_owned()];
         let by_keys = [
             format!("load key by key into databases that are free: {pipe}"),
             format!("{client}: MULTI; FUNCTION RESTORE … FLUSH; SWAPDB live free; EXEC"),
@@ -185,12 +192,16 @@ impl Engine for Redis {
                 format!("load key by key into database {number}: {pipe}"),
                 format!("{client}: INFO, compare the number of keys"),
             ]),
-            Destination::InPlace if self.tools.toolbox.runs_elsewhere() || self.tools.place.tls => steps.extend(by_keys),
+            Destination::InPlace if self.tools.toolbox.runs_elsewhere() || self.tools.place.tls => {
+                steps.extend(by_keys)
+            }
             Destination::InPlace => {
                 steps.extend([
                     format!("{client}: CONFIG SET masteruser …, masterauth …, repl-diskless-load swapdb"),
                     format!("{client}: REPLICAOF this host, which sends the backup to that server alone"),
-                    format!("{client}: INFO until it is loaded, compare the number of keys; REPLICAOF NO ONE; settings back"),
+                    format!(
+                        "{client}: INFO until it is loaded, compare the number of keys; REPLICAOF NO ONE; settings back"
+                    ),
                     format!("{client}: BGSAVE, or wait for the append-only file"),
                     "or, where the server refuses that or can't reach this host:".to_owned(),
                 ]);

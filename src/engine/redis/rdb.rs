@@ -190,7 +190,9 @@ impl Parser {
         match (self.place, self.at) {
             (Place::End, _) => Ok(()),
             (_, 0) => Err(Error::new(Kind::Tool, "the dump is empty")),
-            (_, at) => Err(Error::new(Kind::Tool, format!("the dump is cut: it ends after {at} bytes, without an end"))),
+            (_, at) => {
+                Err(Error::new(Kind::Tool, format!("the dump is cut: it ends after {at} bytes, without an end")))
+            }
         }
     }
 
@@ -202,7 +204,10 @@ impl Parser {
         let (name, version) = (self.magic(), self.version);
         Error::new(
             Kind::Tool,
-            format!("the dump has a {what} that is unknown here, {code}, before byte {} ({name}, format {version})", self.at),
+            format!(
+                "the dump has a {what} that is unknown here, {code}, before byte {} ({name}, format {version})",
+                self.at
+            ),
         )
         .hint("upgrade voxeltron-backup to a version that knows the server's, or look whether the dump is damaged")
     }
@@ -368,7 +373,11 @@ impl Parser {
                 }
                 (_, Some((_, true))) => Err(self.damaged("a length is none")),
                 (taken, Some((length, false))) => {
-                    self.stack.push(if let Todo::Packed(here) = todo { Todo::Skip(here) } else { Todo::Packed(length) });
+                    self.stack.push(if let Todo::Packed(here) = todo {
+                        Todo::Skip(here)
+                    } else {
+                        Todo::Packed(length)
+                    });
                     Ok(taken)
                 }
             },
@@ -403,7 +412,11 @@ impl Parser {
         if left > 0 {
             self.stack.push(Todo::Skip(left));
         } else if let Some((kept, number)) = self.keeping.take() {
-            self.kept.push(if number { signed(&kept).to_string() } else { String::from_utf8_lossy(&kept).into_owned() });
+            self.kept.push(if number {
+                signed(&kept).to_string()
+            } else {
+                String::from_utf8_lossy(&kept).into_owned()
+            });
         }
         count
     }
@@ -436,13 +449,7 @@ impl Parser {
     }
 
     /// Reads the first of `all`, whose others are `rest`.
-    fn shape(
-        &mut self,
-        shape: Shape,
-        rest: &'static [Shape],
-        all: &'static [Shape],
-        bytes: &[u8],
-    ) -> Result<usize> {
+    fn shape(&mut self, shape: Shape, rest: &'static [Shape], all: &'static [Shape], bytes: &[u8]) -> Result<usize> {
         let taken = match shape {
             Shape::Bytes(count) if count > 8 => {
                 self.stack.extend([Todo::Shapes(rest), Todo::Skip(count.into())]);

@@ -14,7 +14,8 @@ pub fn grant(user: &str, rights: &str) -> String {
 
 /// Adds the mend, if the words are known.
 pub fn explain(error: Error, user: &str, configured: &str) -> Error {
-    let said = error.tail.iter().chain([&error.message]).map(|line| line.to_ascii_lowercase()).collect::<Vec<_>>().join("\n");
+    let said =
+        error.tail.iter().chain([&error.message]).map(|line| line.to_ascii_lowercase()).collect::<Vec<_>>().join("\n");
     let has = |part: &str| said.contains(part);
     if has("noperm") || has("no permissions") {
         let command = said.split("run the '").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
@@ -61,7 +62,10 @@ mod tests {
         };
         let sync = "SYNC with master failed: -NOPERM User backup has no permissions to run the 'sync' command";
         assert_eq!(hint(sync), "ACL SETUSER backup +sync +psync +replconf +ping +info");
-        assert_eq!(hint("NOPERM this user has no permissions to run the 'config|set' command"), "ACL SETUSER backup +config|set");
+        assert_eq!(
+            hint("NOPERM this user has no permissions to run the 'config|set' command"),
+            "ACL SETUSER backup +config|set"
+        );
         assert!(hint("AUTH failed: WRONGPASS invalid username-password pair").contains("[databases.cache]"));
         assert!(hint("(error) NOAUTH Authentication required.").contains("password"));
         assert!(hint("Could not connect to Redis at 127.0.0.1:1: Connection refused").contains("running"));

@@ -129,7 +129,8 @@ fn follow(tools: &Tools, client: &Tool, feed: &Feed, cx: &Cx) -> Result<Facts, F
             if !facts.is_replica() {
                 return Err(Error::new(Kind::Tool, "somebody else told the server to follow nobody").into());
             }
-            let loading = facts.number("loading") + facts.number("async_loading") + facts.number("master_sync_in_progress");
+            let loading =
+                facts.number("loading") + facts.number("async_loading") + facts.number("master_sync_in_progress");
             if whole && facts.text("master_link_status") == "up" && loading == 0 {
                 return Ok(facts);
             }
@@ -172,7 +173,9 @@ pub fn persist(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Vec<Stri
 fn save(tools: &Tools, client: &Tool, cx: &Cx) -> Result<Option<String>> {
     let points = server::setting(tools, client, "save", cx)?;
     if points.is_some_and(|points| points.trim().is_empty()) {
-        return Ok(Some("the server keeps its data in memory alone: a restart of it loses what was restored".to_owned()));
+        return Ok(Some(
+            "the server keeps its data in memory alone: a restart of it loses what was restored".to_owned(),
+        ));
     }
     wait(tools, client, cx, &["rdb_bgsave_in_progress"], "")?;
     tools.ask(client, ["BGSAVE"], cx)?;

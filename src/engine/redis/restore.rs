@@ -37,11 +37,15 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let facts = if was_left { Facts::ask(tools, &client, cx)? } else { facts };
     let mut notes = Vec::new();
     if was_left {
-        notes.push("a restore that was interrupted had left settings of the server changed; they are put back".to_owned());
+        notes.push(
+            "a restore that was interrupted had left settings of the server changed; they are put back".to_owned(),
+        );
     }
     check(tools, &client, &spool, &facts, cx)?;
     if spool.contents.module_aux {
-        notes.push("the backup has data that a module keeps outside of keys; it is restored by replication alone".to_owned());
+        notes.push(
+            "the backup has data that a module keeps outside of keys; it is restored by replication alone".to_owned(),
+        );
     }
     let load = Load { tools, client: &client, spool: &spool, cx };
     if let Destination::Into(number) = &request.destination {
@@ -73,9 +77,12 @@ fn check(tools: &Tools, client: &Tool, spool: &Spool, facts: &Facts, cx: &Cx) ->
     server::refuse_newer(spool.format, from, &facts.name(), facts.is_valkey(), facts.release())?;
     facts.refuse_parts(tools, client, cx)?;
     if facts.text("cluster_enabled") == "1" {
-        return Err(Error::new(Kind::Tool, "the server is in cluster mode, where neither replication from outside nor an exchange \
-             of databases works")
-            .hint("restore by file: restore --output dump.rdb, stop the server, put the file in its place, start it"));
+        return Err(Error::new(
+            Kind::Tool,
+            "the server is in cluster mode, where neither replication from outside nor an exchange \
+             of databases works",
+        )
+        .hint("restore by file: restore --output dump.rdb, stop the server, put the file in its place, start it"));
     }
     if facts.is_replica() {
         return Err(Error::new(Kind::Tool, format!("the server is a replica of {}", facts.master()))
@@ -92,7 +99,12 @@ fn memory(spool: &Spool, facts: &Facts, replicated: bool) -> Result<()> {
     // A server that follows another heeds its own limit only after that.
     let under_limit = if replicated { new } else { old.saturating_add(new) };
     if limit > 0 && under_limit > limit {
-        let message = format!("the backup's server used {} MiB, this one uses {} MiB, and its maxmemory is {} MiB", mib(new), mib(old), mib(limit));
+        let message = format!(
+            "the backup's server used {} MiB, this one uses {} MiB, and its maxmemory is {} MiB",
+            mib(new),
+            mib(old),
+            mib(limit)
+        );
         return Err(Error::new(Kind::Tool, message).hint("raise maxmemory: the old data stays until the new is there"));
     }
     if system > 0 && old.saturating_add(new) > system {

@@ -40,7 +40,10 @@ impl Facts {
             if let (Some(number), true) = (number, value.starts_with("keys=")) {
                 let part = |wanted: &str| {
                     let parts = value.split(',').filter_map(|part| part.split_once('='));
-                    parts.filter(|(name, _)| *name == wanted).find_map(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0)
+                    parts
+                        .filter(|(name, _)| *name == wanted)
+                        .find_map(|(_, value)| value.parse::<u64>().ok())
+                        .unwrap_or(0)
                 };
                 let (all, expiring) = (part("keys"), part("expires"));
                 facts.keys.insert(number, Keys { lasting: all.saturating_sub(expiring), expiring });
@@ -139,7 +142,13 @@ pub fn loads(valkey: bool, release: (u32, u32)) -> (u32, u32) {
 ///
 /// # Errors
 /// [`Kind::Tool`] with the reason.
-pub fn refuse_newer(format: (Family, u32), from: Option<&str>, server: &str, valkey: bool, version: (u32, u32)) -> Result<()> {
+pub fn refuse_newer(
+    format: (Family, u32),
+    from: Option<&str>,
+    server: &str,
+    valkey: bool,
+    version: (u32, u32),
+) -> Result<()> {
     let (redis, own) = loads(valkey, version);
     let (name, newest) = match format.0 {
         Family::Redis => ("REDIS", redis),
@@ -153,8 +162,11 @@ pub fn refuse_newer(format: (Family, u32), from: Option<&str>, server: &str, val
         (Family::Valkey, 0) => "none of Valkey's own formats".to_owned(),
         _ => format!("{name} formats up to {newest}"),
     };
-    Err(Error::new(Kind::Tool, format!("the backup is of format {name} {}{from}; this server, {server}, loads {loads}", format.1))
-        .hint("restore it into a server of the kind and version that it is from, or newer"))
+    Err(Error::new(
+        Kind::Tool,
+        format!("the backup is of format {name} {}{from}; this server, {server}, loads {loads}", format.1),
+    )
+    .hint("restore it into a server of the kind and version that it is from, or newer"))
 }
 
 /// The value of a setting, if the server has it.
@@ -186,7 +198,8 @@ pub fn functions(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result
 pub fn modules(tools: &Tools, client: &Tool, cx: &Cx) -> Result<BTreeSet<String>> {
     let words = strings(&tools.ask(client, ["MODULE", "LIST"], cx)?);
     let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let names = words.iter().zip(words.iter().skip(1)).filter(|(name, _)| *name == "name").map(|(_, value)| value.clone());
+    let names =
+        words.iter().zip(words.iter().skip(1)).filter(|(name, _)| *name == "name").map(|(_, value)| value.clone());
     Ok(names.filter(|name| !["vectorset", "lua"].contains(&name.as_str())).collect())
 }
 

@@ -129,7 +129,8 @@ impl<'a> Changed<'a> {
     /// Writes the record, and sees that it is on the disk.
     fn write(&mut self) -> Result<()> {
         let failed = || format!("can't write {}", self.path.display());
-        let mut text = serde_json::to_vec(&self.record).map_err(|error| Error::other(format!("{}: {error}", failed())))?;
+        let mut text =
+            serde_json::to_vec(&self.record).map_err(|error| Error::other(format!("{}: {error}", failed())))?;
         let mut file = &self.file;
         let written = file
             .set_len(0)

@@ -71,7 +71,8 @@ impl Spool {
         let mut parser = Parser::new(false);
         let mut piece = vec![0; PIECE_BYTES];
         while parser.position() < self.bytes {
-            let count = self.file.read_at(&mut piece, parser.position()).doing(Kind::Tool, "can't read the backup again")?;
+            let count =
+                self.file.read_at(&mut piece, parser.position()).doing(Kind::Tool, "can't read the backup again")?;
             if count == 0 {
                 break;
             }

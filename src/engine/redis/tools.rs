@@ -179,7 +179,8 @@ impl Tools {
 fn first_error(text: &str) -> Option<&str> {
     text.lines().find_map(|line| {
         let line = line.trim_start();
-        let line = line.split_once(") ").filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(line, |(_, rest)| rest);
+        let line =
+            line.split_once(") ").filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(line, |(_, rest)| rest);
         line.strip_prefix("(error) ")
     })
 }

@@ -97,8 +97,11 @@ pub fn compare(expected: &Counts, found: &Counts) -> Result<()> {
         let (wanted, there) = (of(expected, name), of(found, name));
         let good = if name.ends_with(EXPIRING) { there <= wanted } else { there == wanted };
         if !good {
-            return Err(Error::new(Kind::Tool, format!("{name} has {there}, where the backup's manifest says {wanted}"))
-                .hint("restore another backup, and look what has been done to this one"));
+            return Err(Error::new(
+                Kind::Tool,
+                format!("{name} has {there}, where the backup's manifest says {wanted}"),
+            )
+            .hint("restore another backup, and look what has been done to this one"));
         }
     }
     Ok(())

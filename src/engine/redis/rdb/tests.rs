@@ -45,7 +45,10 @@ fn cut_at_every_byte_it_is_not_whole() {
     for (version, bytes, ..) in DUMPS {
         for length in 0..bytes.len() {
             let error = look(&bytes[..length], 64).unwrap_err();
-            assert!(error.message.contains("is cut") || error.message.contains("is empty"), "{version}, {length}: {error}");
+            assert!(
+                error.message.contains("is cut") || error.message.contains("is empty"),
+                "{version}, {length}: {error}"
+            );
         }
     }
 }
@@ -73,8 +76,19 @@ fn forms_that_the_dumps_have_not_got() {
     let stream = |more: &[u8], group: &[u8], consumer: &[u8]| {
         let ids = [7; 16];
         let pending = [&b"\x01"[..], &ids, &[0; 8], b"\x03"].concat();
-        [b"\x01k\x01\x01n\x01l\x02\x05\x06", more, b"\x01\x01g\x01\x02", group, &pending, b"\x01\x01c", &[0; 8], consumer, b"\x01", &ids]
-            .concat()
+        [
+            b"\x01k\x01\x01n\x01l\x02\x05\x06",
+            more,
+            b"\x01\x01g\x01\x02",
+            group,
+            &pending,
+            b"\x01\x01c",
+            &[0; 8],
+            consumer,
+            b"\x01",
+            &ids,
+        ]
+        .concat()
     };
     let records: Vec<(&str, Vec<u8>)> = vec![
         ("seconds", b"\xfd\x01\0\0\0\0\x01k\x01v".to_vec()),
@@ -82,7 +96,10 @@ fn forms_that_the_dumps_have_not_got() {
         ("a length of eight bytes", b"\x00\x81\0\0\0\0\0\0\0\x01k\x01v".to_vec()),
         ("old floats", b"\x03\x01k\x04\x01a\x031.5\x01b\xfd\x01c\xfe\x01d\xff".to_vec()),
         ("quicklist of ziplists", b"\x0e\x01k\x02\x01a\x01b".to_vec()),
-        ("a module's value", b"\x07\x01k\x81\0\0\0\0\0\0\0\x09\x02\x05\x01\x06\x03abcd\x04abcdefgh\x05\x02xy\x00".to_vec()),
+        (
+            "a module's value",
+            b"\x07\x01k\x81\0\0\0\0\0\0\0\x09\x02\x05\x01\x06\x03abcd\x04abcdefgh\x05\x02xy\x00".to_vec(),
+        ),
         ("a module's data", b"\xf7\x09\x02\x01\x05\x01x\x00\x00\x01k\x01v".to_vec()),
         ("slots", b"\xf4\x01\x02\x03\x00\x01k\x01v".to_vec()),
         ("stream 1", [&b"\x0f"[..], &stream(b"", b"", b"")].concat()),
@@ -108,7 +125,10 @@ fn forms_that_the_dumps_have_not_got() {
 fn what_is_unknown_is_named_and_not_guessed() {
     let error = |bytes: &[u8]| look(bytes, 1000).unwrap_err();
     for (bytes, said) in [
-        (dump(b"REDIS0012", &[b"\x1a\x01k"]), "type of value that is unknown here, 26, before byte 10 (REDIS, format 12)"),
+        (
+            dump(b"REDIS0012", &[b"\x1a\x01k"]),
+            "type of value that is unknown here, 26, before byte 10 (REDIS, format 12)",
+        ),
         (dump(b"VALKEY080", &[b"\x19\x01k"]), "type of value that is unknown here, 25"),
         (dump(b"REDIS0012", &[b"\xf3\x01k"]), "opcode that is unknown here, 243"),
         (dump(b"REDIS0012", &[b"\x07\x01k\x01\x06"]), "value of a module that is unknown here, 6"),
