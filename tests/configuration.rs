@@ -134,8 +134,8 @@ engine = "postgress"
 url = 5
 
 [databases.cache]
-engine = "redis"
-url = "redis://localhost"
+engine = "mongodb"
+url = "mongodb://localhost"
 
 [[backup.jobs]]
 database = "shop"
