@@ -3,6 +3,8 @@
 
 // What fails in a test may panic, in its helpers too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// The table of kill points and outcomes is shown with --nocapture.
+#![allow(clippy::print_stdout)]
 
 mod accidents;
 mod program;
