@@ -171,7 +171,7 @@ impl Much {
             "REPLACE",
             "#!lua name=f\nredis.register_function('f', function() return 'old' end)",
         ]);
-        self.server.cli(&["SAVE"]);
+        self.server.save();
     }
 
     /// What the databases that are in use by the data hold, and the function; scratch ones lie above.

@@ -232,7 +232,7 @@ fn over_tls(which: Which) {
     let path = folder.path().display();
     let mut server = Server::new(which);
     server.small();
-    server.cli(&["SAVE"]);
+    server.save();
     server.kill();
     fs::copy(folder.path().join("ca.pem"), server.folder.path().join("ca.pem")).unwrap();
     let conf = server.folder.path().join("conf");

@@ -125,7 +125,7 @@ fn survives(mut server: Server) {
     let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
     server.cli(&["FLUSHALL"]);
     server.cli(&["SET", "old", "1"]);
-    server.cli(&["SAVE"]);
+    server.save();
     restore(server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
     server.kill();
     assert!(server.start());

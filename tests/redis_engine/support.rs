@@ -133,6 +133,18 @@ impl Server {
         self.try_cli(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// On the disk now; a dump's child may still be ending.
+    pub fn save(&self) {
+        for _ in 0..500 {
+            match self.try_cli(&["SAVE"]) {
+                Ok(_) => return,
+                Err(error) => assert!(error.contains("in progress") || error.contains("child"), "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not save");
+    }
+
     /// Commands of any bytes, all at once; every one must succeed.
     pub fn pipe(&self, commands: &[Vec<Vec<u8>>]) {
         let mut child = self

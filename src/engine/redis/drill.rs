@@ -21,12 +21,13 @@ const PATH_BYTES: usize = 80;
 const START: Duration = Duration::from_secs(20);
 const EVERY: Duration = Duration::from_millis(20);
 
-/// Gives the server its settings, which end with an empty line, and then waits for its own input to close.
+/// Takes the server's settings, which end with an empty line, whole before anything else reads; starts it with them, and waits
+/// for its own input to close. `printf` is the shell's own, so that the password is no argument.
 const SCRIPT: &str = r#"umask 077; mkdir -- "$2" || exit 1
-exec 3<&0
-{ while IFS= read -r line && [ -n "$line" ]; do printf '%s\n' "$line"; done; } <&3 | "$1" - 3<&- >&2 &
+conf=$(while IFS= read -r line && [ -n "$line" ]; do printf '%s\n' "$line"; done)
+printf '%s\n' "$conf" | "$1" - >&2 &
 server=$!
-cat <&3 >/dev/null
+cat >/dev/null
 kill -9 "$server" 2>/dev/null; wait; rm -rf -- "$2""#;
 
 /// A private server. Dropped, it ends.

@@ -177,8 +177,18 @@ fn save(tools: &Tools, client: &Tool, cx: &Cx) -> Result<Option<String>> {
             "the server keeps its data in memory alone: a restart of it loses what was restored".to_owned(),
         ));
     }
-    wait(tools, client, cx, &["rdb_bgsave_in_progress"], "")?;
-    tools.ask(client, ["BGSAVE"], cx)?;
+    loop {
+        wait(tools, client, cx, &["rdb_bgsave_in_progress", "aof_rewrite_in_progress"], "")?;
+        match tools.ask(client, ["BGSAVE"], cx) {
+            Ok(_) => break,
+            // Another one has begun in between, for a replica or a backup.
+            Err(error) if error.message.contains("in progress") || error.message.contains("child process") => {
+                cx.world.cancel.check()?;
+                cx.world.clock.sleep(SELDOM);
+            }
+            Err(error) => return Err(error),
+        }
+    }
     wait(tools, client, cx, &["rdb_bgsave_in_progress"], "rdb_last_bgsave_status")
 }
 
