@@ -98,8 +98,8 @@ engine = "postgress"
 url = 5
 
 [databases.cache]
-engine = "redis"
-url = "redis://localhost"
+engine = "mongodb"
+url = "mongodb://localhost"
 
 [[backup.jobs]]
 database = "shop"

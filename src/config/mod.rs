@@ -355,7 +355,7 @@ fn exec(table: &mut Table<'_>) -> Vec<String> {
 }
 
 /// Engines that the configuration knows but this version has not got.
-const ABSENT_ENGINES: [&str; 2] = ["redis", "mongodb"];
+const ABSENT_ENGINES: [&str; 1] = ["mongodb"];
 
 fn known_engine(table: &Table<'_>, name: &str) -> Option<&'static EngineKind> {
     let found = engine::kind(name);

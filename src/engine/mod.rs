@@ -4,6 +4,7 @@
 
 pub mod mysql;
 pub mod postgres;
+pub mod redis;
 pub mod sqlite;
 pub mod tools;
 pub mod url;
@@ -23,7 +24,7 @@ use crate::secret::Secret;
 use crate::world::World;
 
 /// Every engine that is built in.
-pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, sqlite::KIND];
+pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, redis::KIND, sqlite::KIND];
 
 /// What a command passes to everything that does work. Cheap to clone.
 #[derive(Clone, Debug)]
