@@ -302,7 +302,7 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
 }
 
 /// Engines that the configuration knows but this version has not got.
-const ABSENT_ENGINES: [&str; 2] = ["redis", "mongodb"];
+const ABSENT_ENGINES: [&str; 1] = ["redis"];
 
 fn known_engine(table: &Table<'_>, name: &str) -> Option<&'static EngineKind> {
     let found = engine::kind(name);

@@ -2,6 +2,7 @@
 //! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
 //! line in [`REGISTRY`].
 
+pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;
@@ -23,7 +24,7 @@ use crate::secret::Secret;
 use crate::world::World;
 
 /// Every engine that is built in.
-pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, sqlite::KIND];
+pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, sqlite::KIND, mongodb::KIND];
 
 /// What a command passes to everything that does work. Cheap to clone.
 #[derive(Clone, Debug)]
