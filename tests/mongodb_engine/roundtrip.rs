@@ -41,7 +41,10 @@ fn into_another_name_and_dots_with_it() {
     let error = restore(db.engine().as_ref(), Cursor::new(&bytes), into(), &findings.counts).unwrap_err();
     assert!(error.message.contains("there is a database") && error.hint.is_some(), "{error:?}");
     // One that was interrupted is no database of anybody's.
-    other.js(&format!("d.__restoring_marker_01234567.insertOne({{_id: 'claim', of: {:?}}}); d.x.drop()", db.name));
+    other.js(&format!(
+        "d.getCollection('__restoring_marker_01234567').insertOne({{_id: 'claim', of: {:?}}}); d.x.drop()",
+        db.name
+    ));
     restore(db.engine().as_ref(), Cursor::new(&bytes), into(), &findings.counts).unwrap();
     assert_eq!(other.all(), db.all());
     for name in ["", "a.b", "a b", &"x".repeat(64)] {
@@ -66,7 +69,7 @@ fn a_drill_counts_and_leaves_nothing() {
     db.assert_nothing_left();
     // What a dead one has left is told, and goes with the next restore.
     js(&format!(
-        "db.getSiblingDB('{0}__drill_01234567').__restoring_marker_01234567.insertOne({{_id: 'claim', of: '{0}'}})",
+        "db.getSiblingDB('{0}__drill_01234567').getCollection('__restoring_marker_01234567').insertOne({{_id: 'claim', of: '{0}'}})",
         db.name
     ));
     let probe = db.engine().probe(&crate::support::cx()).unwrap();

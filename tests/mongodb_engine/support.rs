@@ -58,7 +58,7 @@ pub fn percent(text: &str) -> String {
 /// What the shell prints after `script` has run, with `db` the server's own database.
 pub fn try_js(script: &str) -> std::result::Result<String, String> {
     let mut shell = Command::new(tools().join("mongosh"));
-    shell.args(["--quiet", "--norc", "--nodb", "--eval", "load('/dev/stdin')"]);
+    shell.args(["--quiet", "--norc", "--nodb", "--eval", "load('/dev/stdin'); void 0"]);
     let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let script = format!("const db = connect('{}/admin');\n{ALL}\n{script}", base());
     let mut stdin = child.stdin.take().unwrap();
