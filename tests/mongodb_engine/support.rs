@@ -16,7 +16,8 @@ use voxeltron_backup::world::World;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// Prints all that a database is: every document in canonical form, every index, what is said of every collection.
+/// Prints all that a database is: every document in canonical form, every index, what is said of every collection. What
+/// FerretDB itself chooses for an index (`storageEngine`) is left out: it depends on the indexes made together with it.
 const ALL: &str = "const all = (name) => {
     const d = db.getSiblingDB(name), hash = require('crypto').createHash('sha256'), lines = [];
     for (const it of d.getCollectionInfos().sort((a, b) => a.name < b.name ? -1 : 1)) {
@@ -24,7 +25,7 @@ const ALL: &str = "const all = (name) => {
         const digest = require('crypto').createHash('sha256');
         let count = 0;
         for (const one of c.find().sort({_id: 1}).toArray()) { digest.update(EJSON.stringify(one, {relaxed: false})); count++; }
-        const indexes = c.getIndexes().map((one) => EJSON.stringify(one, {relaxed: false})).sort();
+        const indexes = c.getIndexes().map(({storageEngine, ...one}) => EJSON.stringify(one, {relaxed: false})).sort();
         lines.push([it.name, it.type, EJSON.stringify(it.options), count, digest.digest('hex')].concat(indexes).join('\\n    '));
     }
     return lines.join('\\n');

@@ -42,6 +42,7 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("AuthenticationFailed", LOGIN.0, LOGIN.1),
     ("Authentication failed", LOGIN.0, LOGIN.1),
     ("auth error", LOGIN.0, LOGIN.1),
+    ("requires authentication", LOGIN.0, LOGIN.1),
     ("ECONNREFUSED", NO_ANSWER.0, NO_ANSWER.1),
     ("connection refused", NO_ANSWER.0, NO_ANSWER.1),
     ("ENOTFOUND", "{server} can't be found", "mend the host in [databases.{name}] url"),
@@ -65,6 +66,9 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("server selection error", NO_ANSWER.0, NO_ANSWER.1),
     ("MongoNetworkError", "the connection to {server} was cut", "look into the server's log"),
     ("connection() error", "the connection to {server} was cut", "look into the server's log"),
+    ("incomplete read of message header", "the connection to {server} was cut", "look into the server's log"),
+    ("connection reset by peer", "the connection to {server} was cut", "look into the server's log"),
+    ("broken pipe", "the connection to {server} was cut", "look into the server's log"),
     ("socket was unexpectedly closed", "the connection to {server} was cut", "look into the server's log"),
     (
         "unknown option",
