@@ -52,6 +52,11 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("permission denied", RIGHTS.0, RIGHTS.1),
     ("NotWritablePrimary", WRITES.0, WRITES.1),
     ("not primary", WRITES.0, WRITES.1),
+    (
+        "Duplicate key violation",
+        "the backup holds documents that break a unique index of its own",
+        "see the last lines for which index",
+    ),
     ("E11000", "the backup holds documents that break a unique index of its own", "see the last lines for which index"),
     (
         "Document failed validation",
