@@ -354,22 +354,12 @@ fn exec(table: &mut Table<'_>) -> Vec<String> {
     words
 }
 
-/// Engines that the configuration knows but this version has not got.
-const ABSENT_ENGINES: [&str; 1] = ["mongodb"];
-
 fn known_engine(table: &Table<'_>, name: &str) -> Option<&'static EngineKind> {
     let found = engine::kind(name);
     if found.is_none() {
         let names: Vec<_> = ENGINES.iter().map(|kind| kind.name).collect();
-        let hint = format!("this version has: {}", names.join(", "));
-        match ABSENT_ENGINES.contains(&name) {
-            true => table.problem(
-                "engine",
-                &format!("is {name:?}, which is not in this version of voxeltron-backup"),
-                &hint,
-            ),
-            false => table.problem("engine", &format!("is {name:?}, which is no engine"), &hint),
-        }
+        let hint = format!("use one of: {}", names.join(", "));
+        table.problem("engine", &format!("is {name:?}, which is no engine"), &hint);
     }
     found
 }

@@ -2,6 +2,7 @@
 //! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
 //! line in [`REGISTRY`].
 
+pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
 pub mod redis;
@@ -24,7 +25,7 @@ use crate::secret::Secret;
 use crate::world::World;
 
 /// Every engine that is built in.
-pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, redis::KIND, sqlite::KIND];
+pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, redis::KIND, mongodb::KIND, sqlite::KIND];
 
 /// What a command passes to everything that does work. Cheap to clone.
 #[derive(Clone, Debug)]

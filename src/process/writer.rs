@@ -55,7 +55,15 @@ impl RestoreWriter {
     ///
     /// # Errors
     /// [`Kind::Tool`] with the tool's last words when its status is bad; [`Kind::Stopped`] after a signal.
-    pub fn finish(mut self) -> Result<Vec<u8>> {
+    pub fn finish(self) -> Result<Vec<u8>> {
+        Ok(self.finish_telling()?.0)
+    }
+
+    /// The same, with the last lines of its standard error, for a tool that says there what its status hides.
+    ///
+    /// # Errors
+    /// As [`RestoreWriter::finish`].
+    pub fn finish_telling(mut self) -> Result<(Vec<u8>, Vec<String>)> {
         self.stdin = None;
         self.running.finish(self.deadline)?;
         let name = &self.running.name;
@@ -67,7 +75,7 @@ impl RestoreWriter {
         if bytes.len() > OUTPUT_BYTES {
             return Err(Error::new(Kind::Tool, format!("{name} printed more than {OUTPUT_BYTES} bytes")));
         }
-        Ok(bytes)
+        Ok((bytes, self.running.tail.lines(&self.running.secrets, &self.running.world)))
     }
 }
 
