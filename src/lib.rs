@@ -36,6 +36,7 @@ pub mod command;
 pub mod config;
 pub mod container;
 pub mod decode;
+pub mod drill;
 pub mod engine;
 pub mod error;
 pub mod exit;

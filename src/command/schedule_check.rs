@@ -13,6 +13,7 @@ use crate::backup::{self, JobReport, Order};
 use crate::cli::{Global, ScheduleCheckArgs};
 use crate::config::jobs::JobConfig;
 use crate::config::{Config, read_text};
+use crate::drill::{self, Drill};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
@@ -61,7 +62,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     let plain = !args.dry_run && !args.run_new;
     let data_dir = app::data_dir_of(&text, world).filter(|_| plain);
     if data_dir.is_some_and(|dir| tick::is_idle(&dir, &digest, world.clock.now())) {
-        return ended(&[], &[]);
+        return ended(&[], &[], &[]);
     }
     let app = App::silent(Config::load(&global.config, &world.vars, &app::defaults())?, world, report);
     if args.dry_run {
@@ -70,6 +71,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     }
     let runs = Runs::new(&app);
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut drills: Option<Vec<Drill>> = None;
     loop {
         // A job of unknown past is decided on when its targets have told it.
         let learned = relearn::learn(&app, app.config.jobs.iter())?;
@@ -97,12 +99,17 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             })
             .collect();
         let stopped = world.cancel.check();
+        if due.is_empty() && stopped.is_ok() && drills.is_none() {
+            // Backups first; and what falls due during a drill is looked at again.
+            drills = Some(drill::run_due(&app)?);
+            continue;
+        }
         if due.is_empty() || stopped.is_err() {
             // What is due and not begun is never a good end.
             let stopped = stopped.err().filter(|_| !due.is_empty());
             errors.extend(stopped.inspect(|stopped| report.error(stopped)));
             match learned.errors.is_empty() {
-                true => remember(&app, &digest, &stamp, &decisions, now),
+                true => remember(&app, &digest, &stamp, &decisions, &state, now),
                 false => tick::forget(&app.cx.data_dir),
             }
             errors.extend(learned.errors.into_iter().inspect(|error| report.error(error)));
@@ -121,17 +128,19 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             }
         }
     }
-    let done = ended(&reports, &errors)?;
+    let done = ended(&reports, &drills.unwrap_or_default(), &errors)?;
     runs.end(&reports, done.outcome);
     Ok(done)
 }
 
-fn ended(reports: &[JobReport], errors: &[Error]) -> Result<Done> {
-    let parts = reports.iter().map(JobReport::outcome).chain(errors.iter().map(|error| Err(error.kind)));
+fn ended(reports: &[JobReport], drills: &[Drill], errors: &[Error]) -> Result<Done> {
+    let parts = reports.iter().map(JobReport::outcome).chain(drills.iter().map(Drill::outcome));
+    let parts = parts.chain(errors.iter().map(|error| Err(error.kind)));
     Done::well()
         .ended(exit::merge(parts))
-        .with("idle", &(reports.is_empty() && errors.is_empty()))?
+        .with("idle", &(reports.is_empty() && drills.is_empty() && errors.is_empty()))?
         .with("jobs", &reports)?
+        .with("drills", &drills)?
         .with("errors", &errors)
 }
 
@@ -141,8 +150,18 @@ fn decisions<'a>(app: &'a App, state: &State, now: DateTime<Utc>, run_new: bool)
 }
 
 /// Lets the ticks until the next slot be cheap; not while a job waits for another run's lock.
-fn remember(app: &App, digest: &str, stamp: &str, decisions: &[(&JobConfig, Decision)], now: DateTime<Utc>) {
-    let mut next = None;
+fn remember(
+    app: &App,
+    digest: &str,
+    stamp: &str,
+    decisions: &[(&JobConfig, Decision)],
+    state: &State,
+    now: DateTime<Utc>,
+) {
+    if !drill::due(app, state, now).is_empty() {
+        return tick::forget(&app.cx.data_dir);
+    }
+    let mut next = app.config.jobs.iter().filter_map(|job| job.drill.as_ref()?.next_after(now)).min();
     for (_, decision) in decisions {
         match decision {
             Decision::Run { .. } => return tick::forget(&app.cx.data_dir),

@@ -10,6 +10,7 @@ use super::Done;
 use crate::app::App;
 use crate::catalog::{Entry, OpenTarget};
 use crate::cli::VerifyArgs;
+use crate::config::jobs::JobConfig;
 use crate::config::suggest;
 use crate::decode;
 use crate::engine::{Counts, Destination, Request};
@@ -22,20 +23,30 @@ use crate::select::{Rules, Selector, choose};
 
 /// What was found out about one copy.
 #[derive(Debug, Serialize)]
-struct Verified {
-    database: String,
-    job: Option<String>,
-    id: String,
-    target: String,
+pub struct Verified {
+    /// Its database.
+    pub database: String,
+    /// Its job.
+    pub job: Option<String>,
+    /// Its id.
+    pub id: String,
+    /// Where the copy is.
+    pub target: String,
+    /// The instant that it shows.
     #[serde(with = "time::serde_rfc3339_option")]
-    created: Option<DateTime<Utc>>,
-    ok: bool,
-    dump_bytes: Option<u64>,
-    end_mark: Option<String>,
+    pub created: Option<DateTime<Utc>>,
+    /// Whether it is whole.
+    pub ok: bool,
+    /// The dump's size.
+    pub dump_bytes: Option<u64>,
+    /// What the engine's inspector took for its end.
+    pub end_mark: Option<String>,
     /// Whether it was loaded into a scratch database, too.
-    restored: bool,
-    counts: Counts,
-    error: Option<Error>,
+    pub restored: bool,
+    /// What was counted in it.
+    pub counts: Counts,
+    /// What is wrong with it.
+    pub error: Option<Error>,
 }
 
 /// Verifies.
@@ -76,6 +87,24 @@ pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
         notify::write_metrics(app);
     }
     Done::well().ended(exit::merge(outcomes)).with("backups", &found)?.with("errors", &missing)
+}
+
+/// Loads the newest backup of a job into a scratch database; the next copy of it, if one is damaged.
+///
+/// # Errors
+/// [`Kind::Target`] when a target can't be listed; [`Kind::NoBackup`]. What is wrong with the backup is in the report.
+pub fn prove(app: &App, job: &JobConfig) -> Result<Verified> {
+    let open = app.targets_for(Some(&job.database), None)?;
+    let entries = app.entries(&open, &app.config.instance, &job.database, Some(&job.name))?;
+    let mut last = None;
+    for entry in &choose(&entries, Selector::Latest, &app.rules(&job.database, false))? {
+        let verified = one(app, entry, &open, true);
+        if verified.ok || verified.error.as_ref().is_some_and(Error::is_stopped) {
+            return Ok(verified);
+        }
+        last.get_or_insert(verified);
+    }
+    last.ok_or_else(|| Error::new(Kind::NoBackup, "there is no backup"))
 }
 
 fn databases(app: &App, args: &VerifyArgs) -> Result<Vec<String>> {
