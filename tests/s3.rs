@@ -202,7 +202,11 @@ fn every_fault_at_every_request_of_a_small_upload_ends_whole_or_leaves_nothing()
 
 #[test]
 fn every_fault_at_every_request_of_a_large_upload_ends_whole_or_leaves_nothing() {
-    uploads_with_a_fault("five parts", &noise(4 * PART + 4_321), 9);
+    // 100 MB in the long form.
+    match std::env::var_os("VOXELTRON_TEST_LONG") {
+        Some(_) => uploads_with_a_fault("twenty parts", &noise(19 * PART + 4_321), 24),
+        None => uploads_with_a_fault("five parts", &noise(4 * PART + 4_321), 9),
+    }
 }
 
 #[test]
