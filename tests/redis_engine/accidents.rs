@@ -1,6 +1,7 @@
 //! Whatever fails in the middle leaves the server whole, old or new, and every setting as it was.
 
 use std::io::{self, Cursor, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,16 +11,16 @@ use voxeltron_backup::error::{Error, Kind};
 
 use crate::on;
 use crate::support::{
-    Place, Server, Which, cursor, dump, fails_and_changes_nothing, files, restore, restore_in, words,
+    Place, Server, Which, cursor, dump, fails_and_changes_nothing, files, program, restore, restore_in, words,
 };
 
 on!(
     redis7 Redis7: a_stream_that_fails_anywhere_changes_nothing, a_damaged_dump_changes_nothing,
-        a_count_that_differs_changes_nothing, killed_at_any_instant, killed_at_any_instant_key_by_key,
+        a_count_that_differs_changes_nothing, killed_at_any_instant, killed_at_any_instant_key_by_key, killed_behind_its_first_change,
         a_server_killed_in_the_middle_has_the_old_or_the_new, clients_read_and_write_all_the_while,
         odd_settings_come_back, a_signal_in_the_middle_leaves_nothing;
     valkey8 Valkey8: a_stream_that_fails_anywhere_changes_nothing, a_damaged_dump_changes_nothing,
-        a_count_that_differs_changes_nothing, killed_at_any_instant, killed_at_any_instant_key_by_key,
+        a_count_that_differs_changes_nothing, killed_at_any_instant, killed_at_any_instant_key_by_key, killed_behind_its_first_change,
         a_server_killed_in_the_middle_has_the_old_or_the_new, clients_read_and_write_all_the_while,
         odd_settings_come_back, a_signal_in_the_middle_leaves_nothing;
 );
@@ -252,6 +253,32 @@ fn killed_at_any_instant(which: Which) {
 
 fn killed_at_any_instant_key_by_key(which: Which) {
     kill_points(&Much::new(which, true, ""), points());
+}
+
+fn killed_behind_its_first_change(which: Which) {
+    let much = Much::new(which, false, "masterauth secret\nrepl-diskless-load on-empty-db");
+    much.make_old();
+    // A client that kills who calls it as soon as it has changed a setting.
+    let tools = much.folder.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let real = which.tool("cli");
+    program(
+        &tools.join(real.file_name().unwrap()),
+        &format!(
+            "#!/bin/sh\ncase \"$*\" in *--no-raw*) ;; *) exec {real} \"$@\";; esac\ninput=$(cat)\n\
+             printf '%s\\n' \"$input\" | {real} \"$@\"\ncase \"$input\" in '\"CONFIG\" \"SET\" '*) kill -KILL \"$PPID\";; esac\n",
+            real = real.display()
+        ),
+    );
+    let config = much.folder.path().join("config.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace(which.tools().to_str().unwrap(), tools.to_str().unwrap())).unwrap();
+    let output = much.restore().output().unwrap();
+    assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_ne!(much.server.settings(), much.settings, "it had changed one");
+    assert_eq!(much.digest(), much.old);
+    std::fs::write(&config, good).unwrap();
+    much.again();
 }
 
 fn a_server_killed_in_the_middle_has_the_old_or_the_new(which: Which) {

@@ -8,7 +8,7 @@ use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::secret::Secret;
 
 use crate::on;
-use crate::support::{PASSWORD, Place, Server, Which, cursor, dump, fails_and_changes_nothing, open, restore};
+use crate::support::{PASSWORD, Place, Server, Which, cursor, dump, fails_and_changes_nothing, open, program, restore};
 
 on!(
     redis7 Redis7: errors_name_what_is_wrong, missing_rights_are_named_with_the_statement, a_replica_is_told_and_not_restored,
@@ -165,15 +165,7 @@ fn a_dump_tool_that_dies_is_an_error_of_the_stream(which: Which) {
             "#!/bin/sh\nreal={}\ncase \"$*\" in *--rdb*) ;; *) exec $real \"$@\";; esac\n{script}\n",
             real.display()
         );
-        let path = folder.path().join("redis-cli");
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "cat > \"$1.new\" && chmod 755 \"$1.new\" && mv \"$1.new\" \"$1\"", "sh"])
-            .arg(&path)
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(child.stdin.as_mut().unwrap(), text.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
+        program(&folder.path().join("redis-cli"), &text);
         let engine = open(Settings { tools_dir: Some(folder.path().to_owned()), ..server.settings_of() });
         let error = dump(engine.as_ref()).map(|(bytes, _)| bytes.len()).expect_err(script);
         assert_eq!(error.kind, Kind::Tool, "{script}: {error:?}");
