@@ -42,6 +42,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "redis",
     ending: "rdb",
     schemes: url::SCHEMES,
+    summary: rdb::inspector::summary,
     inspector: || Box::<rdb::inspector::Look>::default(),
     open,
 };
