@@ -1,11 +1,16 @@
 //! Databases in containers: tools that run by `exec` where their server runs, and containers found by their names. The
 //! containers are real ones, of Podman's (Docker's engine does not run in the sandboxes of CI): `tests/run` starts
-//! PostgreSQL, MySQL and MariaDB in them, with no network and with a password that holds all that hurts. Besides, each
+//! PostgreSQL, MySQL, MariaDB, Redis, Valkey and FerretDB in them, with no network and with a password that holds all that hurts. Besides, each
 //! engine goes through `env -i … chroot` into another root. What Docker itself answers is in the unit tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 #![allow(clippy::print_stdout, reason = "a part of a test says how far it is")]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod canary;
+mod engines;
+mod stops;
 
 use std::collections::BTreeSet;
 use std::fs;
