@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::common::{self, Sandbox};
 use super::engines::Server;
-use super::{CANARY, Database, Place, job, number, path_with, program, watch};
+use super::{Database, Place, job, number, path_with, program, watch};
 
 /// Runs all commands under a watcher's eyes; `tools` may have the password in their environment, and one of them does.
-fn shows_nowhere(engine: &str, container: &str, url: &str, tools: &[&str]) {
+fn shows_nowhere(engine: &str, container: &str, canary: &str, url: &str, tools: &[&str]) {
     let sandbox = Sandbox::new();
     let path = path_with(&["docker"], &sandbox);
     sandbox.configure_local(
@@ -29,7 +29,7 @@ fn shows_nowhere(engine: &str, container: &str, url: &str, tools: &[&str]) {
         &["-v", "verify", "--restore"],
     ];
     let (outcomes, (arguments, environments)) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&done));
+        let watcher = scope.spawn(|| watch(&done, canary));
         let outcomes = commands.map(|args| std::panic::catch_unwind(|| program(&sandbox, &path, args)));
         done.store(true, Ordering::Relaxed);
         (outcomes, watcher.join().unwrap())
@@ -40,7 +40,7 @@ fn shows_nowhere(engine: &str, container: &str, url: &str, tools: &[&str]) {
         said += &format!("{}{}", outcome.stdout, outcome.stderr);
     }
     assert!(said.contains(&format!("docker exec -i voxeltron-db-{container} ")), "{said}");
-    assert!(!said.contains(CANARY), "{said}");
+    assert!(!said.contains(canary), "{said}");
     assert_eq!(arguments, BTreeSet::new());
     // A child has its shell's name until it becomes the tool; Redis and MySQL run by a loader here.
     let is = |name: &str| tools.contains(&name) || name == "sh" || name.starts_with("ld-linux");
@@ -50,6 +50,7 @@ fn shows_nowhere(engine: &str, container: &str, url: &str, tools: &[&str]) {
 
 #[test]
 fn a_password_of_mysql_shows_nowhere_else() {
+    const CANARY: &str = "canary-of-mysql-31c7";
     let place = &Place::all()[2];
     let db = Database::new(place);
     let user = format!("canary{}", std::process::id());
@@ -58,12 +59,13 @@ fn a_password_of_mysql_shows_nowhere_else() {
         &format!("CREATE USER {user}@'127.0.0.1' IDENTIFIED BY '{CANARY}'; GRANT ALL ON *.* TO {user}@'127.0.0.1';"),
     );
     let url = format!("mysql://{user}:{CANARY}@127.0.0.1:3306/{}", db.name.replace(' ', "%20"));
-    shows_nowhere("mysql", "orders", &url, &["mysql", "mysqldump"]);
+    shows_nowhere("mysql", "orders", CANARY, &url, &["mysql", "mysqldump"]);
     place.sql("mysql", &format!("DROP USER {user}@'127.0.0.1';"));
 }
 
 #[test]
 fn a_password_of_redis_shows_nowhere_else() {
+    const CANARY: &str = "canary-of-redis-58e0";
     let server = Server::redis();
     server.fill();
     let user = format!("canary-{}", number());
@@ -72,18 +74,19 @@ fn a_password_of_redis_shows_nowhere_else() {
     let hash = format!("#{}", hash.split_whitespace().next().unwrap());
     server.cli(&["ACL", "SETUSER", &user, "on", &hash, "~*", "&*", "+@all"]);
     let url = format!("redis://{user}:{CANARY}@127.0.0.1:6379");
-    shows_nowhere("redis", server.name, &url, &["redis-cli"]);
+    shows_nowhere("redis", server.name, CANARY, &url, &["redis-cli"]);
     server.cli(&["ACL", "DELUSER", &user]);
 }
 
 #[test]
 fn a_password_of_mongodb_shows_nowhere_else() {
+    const CANARY: &str = "canary-of-mongodb-94fd";
     let server = Server::mongodb();
     let (name, user) = (format!("vx_canary_{}", number()), format!("canary{}", std::process::id()));
     server.documents(&name);
     let roles = "[{role: 'readWriteAnyDatabase', db: 'admin'}, {role: 'clusterAdmin', db: 'admin'}]";
     server.js("admin", &format!("d.createUser({{user: '{user}', pwd: '{CANARY}', roles: {roles}}})"));
     let url = format!("mongodb://{user}:{CANARY}@127.0.0.1:27017/{name}?authSource=admin");
-    shows_nowhere("mongodb", server.name, &url, &["mongosh", "node", "env", "MainThread"]);
+    shows_nowhere("mongodb", server.name, CANARY, &url, &["mongosh", "node", "env", "MainThread"]);
     server.js(&name, &format!("d.dropDatabase(); c.getSiblingDB('admin').dropUser('{user}')"));
 }

@@ -759,9 +759,9 @@ fn our_own_death_in_the_middle_of_a_load_ends_it_in_the_container() {
 const CANARY: &str = "canary-77aa-password";
 
 /// What a watcher of /proc has seen of it: arguments, and the names of those that have it in their environment.
-fn watch(done: &AtomicBool) -> (BTreeSet<String>, BTreeSet<String>) {
+fn watch(done: &AtomicBool, canary: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut arguments, mut environments) = (BTreeSet::new(), BTreeSet::new());
-    let has = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes());
+    let has = |bytes: &[u8]| bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
     while !done.load(Ordering::Relaxed) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -804,7 +804,7 @@ fn a_password_shows_nowhere_but_in_the_tools_own_environment() {
         &["-v", "verify", "--restore"],
     ];
     let (outcomes, (arguments, environments)) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&done));
+        let watcher = scope.spawn(|| watch(&done, CANARY));
         let outcomes = commands.map(|args| std::panic::catch_unwind(|| program(&sandbox, &path, args)));
         done.store(true, Ordering::Relaxed);
         (outcomes, watcher.join().unwrap())

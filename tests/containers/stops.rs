@@ -71,7 +71,7 @@ impl Case<'_> {
     fn configure(&self, engine: &str, place: &Place, url: &str) {
         let file = self.sandbox.write("password", &place.password);
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
-        let jobs = [("shop", "1h"), ("soon", "3s")].map(|(name, timeout)| {
+        let jobs = [("long", "1h"), ("soon", "8s")].map(|(name, timeout)| {
             format!("[[backup.jobs]]\nname = \"{name}\"\ndatabase = \"shop\"\nschedule = \"@daily\"\ntimeout = \"{timeout}\"\n")
         });
         self.sandbox.configure_local(
@@ -83,7 +83,7 @@ impl Case<'_> {
                 jobs.concat(),
             ),
         );
-        self.sandbox.command(&["-q", "run-job", "shop"]).run();
+        self.sandbox.command(&["-q", "run-job", "long"]).run();
     }
 
     fn stopped(&self, args: &[&str], parts: &[String], stop: Stop) {
@@ -124,12 +124,12 @@ impl Case<'_> {
 
     fn all_stops(&self) {
         for stop in [Stop::Signal, Stop::Time, Stop::Death] {
-            self.stopped(&["run-job", if stop == Stop::Time { "soon" } else { "shop" }], &self.dump, stop);
+            self.stopped(&["run-job", if stop == Stop::Time { "soon" } else { "long" }], &self.dump, stop);
         }
         for stop in [Stop::Signal, Stop::Death] {
             self.stopped(&["restore", "shop", "--latest", "--yes"], &self.load, stop);
             if let Some(drill) = &self.drill {
-                self.stopped(&["verify", "--restore"], drill, stop);
+                self.stopped(&["verify", "shop", "--job", "long", "--restore"], drill, stop);
             }
         }
         self.sandbox.command(&["-q", "restore", "shop", "--latest", "--yes"]).stderr_any().run();
