@@ -17,7 +17,7 @@ use crate::catalog::{Entry, OpenTarget};
 use crate::cli::RestoreArgs;
 use crate::config::suggest;
 use crate::decode;
-use crate::engine::{Cx, Destination, Engine, EngineKind, Request, Restored};
+use crate::engine::{Cx, Destination, Engine, EngineKind, Request, Restored, summary};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
 use crate::format::time::{self, rfc3339, span};
@@ -268,9 +268,8 @@ fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destinatio
         Destination::Into(name) => name.clone(),
         _ => engine.describe(),
     };
-    let rows: u64 = restored.counts.values().flatten().sum();
-    let tables = restored.counts.len();
-    app.cx.report.note(&format!("restored {what} from {}: {tables} tables, {rows} rows", signed.id));
+    let counted = summary(&signed.engine, &restored.counts);
+    app.cx.report.note(&format!("restored {what} from {}: {counted}", signed.id));
     Ok(restored)
 }
 

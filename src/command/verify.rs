@@ -13,7 +13,7 @@ use crate::cli::VerifyArgs;
 use crate::config::jobs::JobConfig;
 use crate::config::suggest;
 use crate::decode;
-use crate::engine::{Counts, Destination, Request};
+use crate::engine::{Counts, Destination, Request, summary};
 use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
@@ -45,6 +45,9 @@ pub struct Verified {
     pub restored: bool,
     /// What was counted in it.
     pub counts: Counts,
+    /// Whose words say what was counted.
+    #[serde(skip)]
+    engine: String,
     /// What is wrong with it.
     pub error: Option<Error>,
 }
@@ -143,6 +146,7 @@ fn one(app: &App, entry: &Entry, open: &[OpenTarget], load: bool) -> Verified {
         ok: false,
         dump_bytes: signed.map(|signed| signed.dump_bytes),
         end_mark: None,
+        engine: signed.map(|signed| signed.engine.clone()).unwrap_or_default(),
         restored: false,
         counts: Counts::new(),
         error: None,
@@ -201,8 +205,8 @@ fn show(app: &App, verified: &Verified) -> Result<()> {
     let end = verified.end_mark.as_deref().unwrap_or("?");
     let mut text = format!("{} at {}: good; created {created}, {size}, end mark {end}", verified.id, verified.target);
     if verified.restored {
-        let rows: u64 = verified.counts.values().flatten().sum();
-        text.push_str(&format!("; restored into a scratch database: {} tables, {rows} rows", verified.counts.len()));
+        let counted = summary(&verified.engine, &verified.counts);
+        text.push_str(&format!("; restored into a scratch database: {counted}"));
     }
     app.cx.report.out(&text)
 }

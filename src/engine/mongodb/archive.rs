@@ -324,7 +324,10 @@ impl Inspector for Archive {
     fn finish(&mut self) -> Result<Findings> {
         self.end()?;
         Ok(Findings {
-            end_mark: format!("the end of each of {} collections, CRC-64", self.collections.len()),
+            end_mark: match self.collections.len() {
+                1 => "the end of its collection, CRC-64".to_owned(),
+                all => format!("the end of each of {all} collections, CRC-64"),
+            },
             tool_version: self.tool_version.clone(),
             server_version: self.server_version.clone(),
             counts: self.counts(),

@@ -14,8 +14,9 @@ use self::server::{Facts, number};
 use self::tools::{OURS, Tools};
 use self::url::Place;
 use crate::engine::tools::Explained;
-use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
+use crate::engine::{Counts, Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
 use crate::error::{Error, Kind, Result};
+use crate::format::count;
 use crate::process;
 
 pub mod archive;
@@ -35,9 +36,15 @@ pub const KIND: EngineKind = EngineKind {
     name: "mongodb",
     ending: "archive",
     schemes: &["mongodb", "mongodb+srv"],
+    summary,
     inspector: || Box::<Archive>::default(),
     open,
 };
+
+fn summary(counts: &Counts) -> String {
+    let documents = count(counts.values().flatten().sum(), "document", "documents");
+    format!("{}, {documents}", count(counts.len() as u64, "collection", "collections"))
+}
 
 fn open(settings: Settings) -> Result<Box<dyn Engine>> {
     let checked = || {
@@ -258,6 +265,13 @@ impl<R: Read> Read for Whole<R> {
 mod tests {
     use super::*;
     use crate::secret::Secret;
+
+    #[test]
+    fn what_is_counted_has_its_own_words() {
+        assert_eq!(summary(&Counts::from([("a".into(), Some(1))])), "1 collection, 1 document");
+        let more = Counts::from([("a".into(), Some(1)), ("t".into(), None), ("c".into(), Some(2))]);
+        assert_eq!(crate::engine::summary("mongodb", &more), "3 collections, 3 documents");
+    }
 
     #[test]
     fn the_plan_names_every_step_and_no_secret() {

@@ -17,6 +17,7 @@ use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
 use crate::engine::{Counts, Cx, Destination, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
+use crate::format::count;
 use crate::process::RestoreWriter;
 
 /// How much of the stream is handled at once, in bytes.
@@ -308,8 +309,9 @@ impl<'a> Restore<'a> {
             };
             if it.sort == Sort::Collection && found.documents != it.documents {
                 return Err(differs(format!(
-                    "the collection {name} has {} documents instead of {}",
-                    found.documents, it.documents
+                    "the collection {name} has {} instead of {}",
+                    count(found.documents, "document", "documents"),
+                    it.documents
                 )));
             }
             if let Some(index) = it.indexes.iter().find(|index| !found.indexes.contains(index)) {
@@ -321,7 +323,8 @@ impl<'a> Restore<'a> {
             match (counts.get(name), expected) {
                 (None, _) => return Err(differs(format!("the collection {name} is missing"))),
                 (Some(Some(found)), Some(expected)) if found != expected => {
-                    let what = format!("the collection {name} has {found} documents instead of {expected}");
+                    let found = count(*found, "document", "documents");
+                    let what = format!("the collection {name} has {found} instead of {expected}");
                     return Err(differs(what));
                 }
                 _ => {}

@@ -22,13 +22,18 @@ const START: Duration = Duration::from_secs(20);
 const EVERY: Duration = Duration::from_millis(20);
 
 /// Takes the server's settings, which end with an empty line, whole before anything else reads; starts it with them, and waits
-/// for its own input to close. `printf` is the shell's own, so that the password is no argument.
+/// for its own input to close, or for a signal: neither of its children is left to the first process of a container. `printf` is the shell's own, so that the password is no argument.
 const SCRIPT: &str = r#"umask 077; mkdir -- "$2" || exit 1
 conf=$(while IFS= read -r line && [ -n "$line" ]; do printf '%s\n' "$line"; done)
 printf '%s\n' "$conf" | "$1" - >&2 &
 server=$!
-cat >/dev/null
-kill -9 "$server" 2>/dev/null; wait; rm -rf -- "$2""#;
+exec 3<&0
+cat <&3 >/dev/null 3<&- &
+held=$!
+exec 3<&- </dev/null
+trap : TERM
+wait "$held"
+kill -9 "$server" "$held" 2>/dev/null; wait; rm -rf -- "$2""#;
 
 /// A private server. Dropped, it ends.
 #[derive(Debug)]

@@ -42,6 +42,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "redis",
     ending: "rdb",
     schemes: url::SCHEMES,
+    summary: rdb::inspector::summary,
     inspector: || Box::<rdb::inspector::Look>::default(),
     open,
 };
@@ -223,6 +224,18 @@ impl Engine for Redis {
 mod tests {
     use super::*;
     use crate::secret::Secret;
+
+    #[test]
+    fn what_is_counted_has_its_own_words() {
+        let told = |all: &[(&str, u64)]| {
+            let counts = all.iter().map(|(name, number)| ((*name).to_owned(), Some(*number))).collect();
+            crate::engine::summary("redis", &counts)
+        };
+        assert_eq!(told(&[("db0", 1)]), "1 database, 1 key");
+        let all = [("db0", 2), ("db0 expiring", 3), ("db5", 0), ("functions", 1)];
+        assert_eq!(told(&all), "2 databases, 5 keys, 1 library of functions");
+        assert_eq!(crate::engine::summary("mysql", &[("t".to_owned(), Some(1))].into()), "1 table, 1 row");
+    }
 
     #[test]
     fn the_plan_names_every_step_and_no_secret() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Event, Parser};
 use crate::engine::{Counts, Findings, Inspector};
 use crate::error::{Error, Kind, Result};
+use crate::format::count;
 
 /// How many keys a database holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +81,17 @@ pub fn counts(keys: &BTreeMap<u64, Keys>, functions: u64) -> Counts {
         counts.insert(FUNCTIONS.to_owned(), Some(functions));
     }
     counts
+}
+
+/// What [`counts`] holds, in words.
+pub fn summary(all: &Counts) -> String {
+    let functions = all.get(FUNCTIONS).copied().flatten();
+    let keys = all.values().flatten().sum::<u64>().saturating_sub(functions.unwrap_or(0));
+    let databases = all.keys().filter(|name| *name != FUNCTIONS && !name.ends_with(EXPIRING)).count() as u64;
+    let libraries =
+        functions.map(|number| format!(", {}", count(number, "library of functions", "libraries of functions")));
+    let (databases, keys) = (count(databases, "database", "databases"), count(keys, "key", "keys"));
+    format!("{databases}, {keys}{}", libraries.unwrap_or_default())
 }
 
 /// How the name of a count ends whose keys expire.

@@ -1,11 +1,16 @@
 //! Databases in containers: tools that run by `exec` where their server runs, and containers found by their names. The
 //! containers are real ones, of Podman's (Docker's engine does not run in the sandboxes of CI): `tests/run` starts
-//! PostgreSQL, MySQL and MariaDB in them, with no network and with a password that holds all that hurts. Besides, each
+//! PostgreSQL, MySQL, MariaDB, Redis, Valkey and FerretDB in them, with no network and with a password that holds all that hurts. Besides, each
 //! engine goes through `env -i … chroot` into another root. What Docker itself answers is in the unit tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 #![allow(clippy::print_stdout, reason = "a part of a test says how far it is")]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod canary;
+mod engines;
+mod stops;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -769,9 +774,9 @@ fn our_own_death_in_the_middle_of_a_load_ends_it_in_the_container() {
 const CANARY: &str = "canary-77aa-password";
 
 /// What a watcher of /proc has seen of it: arguments, and the names of those that have it in their environment.
-fn watch(done: &AtomicBool) -> (BTreeSet<String>, BTreeSet<String>) {
+fn watch(done: &AtomicBool, canary: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut arguments, mut environments) = (BTreeSet::new(), BTreeSet::new());
-    let has = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes());
+    let has = |bytes: &[u8]| bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
     while !done.load(Ordering::Relaxed) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -814,7 +819,7 @@ fn a_password_shows_nowhere_but_in_the_tools_own_environment() {
         &["-v", "verify", "--restore"],
     ];
     let (outcomes, (arguments, environments)) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&done));
+        let watcher = scope.spawn(|| watch(&done, CANARY));
         let outcomes = commands.map(|args| std::panic::catch_unwind(|| program(&sandbox, &path, args)));
         done.store(true, Ordering::Relaxed);
         (outcomes, watcher.join().unwrap())
