@@ -13,6 +13,7 @@ use crate::retention::Policy;
 use crate::schedule::cron::Cron;
 use crate::schedule::due;
 use crate::secret::Source;
+use crate::target::cloud;
 
 /// How long a job may take, if nothing else is said: a run that hangs for ever would hold the job's lock for ever.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
@@ -205,7 +206,7 @@ fn targets(table: &mut Table<'_>, known_names: &[String]) -> Vec<String> {
         table.problem("target", "is empty", "name at least one target");
     }
     for (at, name) in names.iter().enumerate() {
-        if !known_names.contains(name) {
+        if !known_names.contains(name) && name != cloud::NAME {
             let hint = match known_names.is_empty() {
                 true => format!("add a table [backup.targets.{name}]"),
                 false => suggest(name, known()),

@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::key::Key;
 use crate::format::name::{MAX_NAME_BYTES, encode};
 use crate::secret::{Source, check_private};
-use crate::target::{Opener, REGISTRY as TARGETS, TargetKind};
+use crate::target::{Opener, REGISTRY as TARGETS, TargetKind, cloud};
 use crate::world::Vars;
 
 /// Where the configuration is, if nothing else is said.
@@ -72,6 +72,10 @@ pub struct TargetConfig {
     pub kind: &'static TargetKind,
     /// Opens it.
     pub open: Opener,
+    /// Where a cloud is, for the command that links to it.
+    pub endpoint: Option<String>,
+    /// Its certificates, for the same.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for TargetConfig {
@@ -196,6 +200,14 @@ impl Config {
         }
         let tables = table.tables("jobs");
         config.jobs = jobs::read(tables, &config.instance, &names, config.encryption_key.is_some());
+        // A job can name it where no table does: `cloud link` has said all there is to say.
+        if !names.iter().any(|name| name == cloud::NAME)
+            && config.jobs.iter().any(|job| job.targets.iter().any(|name| name == cloud::NAME))
+        {
+            let (name, open) = (cloud::NAME.to_owned(), cloud::without_table());
+            let target = TargetConfig { name: name.clone(), kind: &cloud::KIND, open, endpoint: None, ca_file: None };
+            config.targets.insert(name, target);
+        }
         table.finish();
         config
     }
@@ -286,8 +298,11 @@ fn target(mut table: Table<'_>) -> Option<TargetConfig> {
         return None;
     };
     let open = (found.read)(&mut table, &prefix);
+    let is_cloud = found.name == cloud::NAME;
+    let endpoint = table.peek("endpoint").filter(|_| is_cloud);
+    let ca_file = table.peek("ca_file").filter(|_| is_cloud).map(PathBuf::from);
     table.finish();
-    Some(TargetConfig { name, kind: found, open })
+    Some(TargetConfig { name, kind: found, open, endpoint, ca_file })
 }
 
 fn databases(root: &mut Table<'_>) -> BTreeMap<String, DatabaseConfig> {

@@ -177,6 +177,15 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A text that was asked for already, without a word if it is none.
+    pub fn peek(&self, key: &str) -> Option<String> {
+        match (self.overridden(key), self.table.get(key).map(Spanned::get_ref)) {
+            (Some((_, value)), _) => Some(value.to_owned()),
+            (None, Some(DeValue::String(text))) => Some(text.clone().into_owned()),
+            _ => None,
+        }
+    }
+
     /// A text that must be there.
     pub fn required_string(&mut self, key: &'static str) -> Option<String> {
         let missing = self.table.get(key).is_none() && self.overridden(key).is_none();

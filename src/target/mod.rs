@@ -12,7 +12,7 @@ use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 
-pub mod absent;
+pub mod cloud;
 pub mod gcs;
 pub mod http;
 pub mod local;
@@ -22,7 +22,7 @@ pub mod s3;
 pub mod trouble;
 
 /// Every kind of target that the configuration knows.
-pub const REGISTRY: &[TargetKind] = &[local::KIND, s3::KIND, gcs::KIND, absent::CLOUD];
+pub const REGISTRY: &[TargetKind] = &[local::KIND, s3::KIND, gcs::KIND, cloud::KIND];
 
 /// Opens a target whose settings have been read; fetches its secrets.
 pub type Opener = Arc<dyn Fn(&Cx) -> Result<Box<dyn Target>> + Send + Sync>;
