@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::Done;
 use crate::app::App;
 use crate::cli::{CloudCommand, LinkArgs, UnlinkArgs};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::format::time::rfc3339;
 use crate::target::cloud::link::{self, Link, LinkFile};
 use crate::target::cloud::oauth::{self, Device};
@@ -79,7 +79,9 @@ fn begin(app: &App, args: &LinkArgs) -> Result<Done> {
         report.warn(&format!("{place} has no TLS: whoever listens on the way gets the tokens"));
     }
     let before = before.map(|(link, _)| link);
-    let client = client(app, Some(args), before.as_ref().filter(|before| before.endpoint == place))?;
+    // Another server's authority is not trusted with this one.
+    let same = before.as_ref().filter(|before| before.endpoint == place);
+    let client = client(app, Some(args), same)?;
     let failed = |trouble: Trouble| tell(&trouble, &place, &format!("link to {place}"));
     let places = oauth::discover(&client, &place).map_err(failed)?;
     let device = oauth::begin(&client, &places).map_err(failed)?;
@@ -87,7 +89,9 @@ fn begin(app: &App, args: &LinkArgs) -> Result<Done> {
     let tokens = oauth::wait(&client, &places, &device).map_err(failed)?;
     let mut link = Link::new(&place, &places.token_endpoint, app.cx.world.clock.now(), tokens);
     link.revocation_endpoint = places.revocation_endpoint;
-    link.ca_file = args.ca_file.clone().or_else(|| before.as_ref().and_then(|before| before.ca_file.clone()));
+    // Later runs begin in other folders.
+    let given = args.ca_file.as_deref().map(std::path::absolute).transpose().doing(Kind::Usage, "--ca-file")?;
+    link.ca_file = given.or_else(|| same.and_then(|before| before.ca_file.clone()));
     keep(&file, &link)?;
     // From here on the link stands; its account's name is for people.
     let named = Settings::new(NAME, "").open(file.clone(), link.clone(), &app.cx.world)?.account();
