@@ -81,8 +81,14 @@ fn a_damaged_dump_changes_nothing(which: Which) {
         };
         let before = (server.digest(), server.settings());
         let place = Place::new();
+        server.cli(&["CONFIG", "RESETSTAT"]);
         // Without the inspector: the engine looks for itself.
         let error = server.engine().restore(&mut Cursor::new(dump), &request, &place.cx).unwrap_err();
+        let heard = server.cli(&["INFO", "commandstats"]);
+        assert!(
+            heard.contains("config|resetstat") && !heard.contains("replicaof") && !heard.contains("config|set"),
+            "{heard}"
+        );
         assert_eq!(error.kind, Kind::Tool, "{error}");
         assert_eq!(before, (server.digest(), server.settings()));
         place.assert_empty();
