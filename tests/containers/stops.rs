@@ -47,6 +47,7 @@ fn hold(parts: &[&str], child: &mut Child) -> Option<u32> {
             signal(pid, "STOP");
             return Some(pid);
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
     None
 }
