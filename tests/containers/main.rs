@@ -788,7 +788,8 @@ fn watch(done: &AtomicBool, canary: &str) -> (BTreeSet<String>, BTreeSet<String>
                 environments.insert(name.trim().to_owned());
             }
         }
-        std::thread::sleep(Duration::from_millis(1));
+        // Several tests watch at once; what they look for lives longer than this.
+        std::thread::sleep(Duration::from_millis(8));
     }
     (arguments, environments)
 }

@@ -47,6 +47,7 @@ fn hold(parts: &[&str], child: &mut Child) -> Option<u32> {
             signal(pid, "STOP");
             return Some(pid);
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
     None
 }
@@ -71,7 +72,7 @@ impl Case<'_> {
     fn configure(&self, engine: &str, place: &Place, url: &str) {
         let file = self.sandbox.write("password", &place.password);
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
-        let jobs = [("long", "1h"), ("soon", "8s")].map(|(name, timeout)| {
+        let jobs = [("long", "1h"), ("soon", "15s")].map(|(name, timeout)| {
             format!("[[backup.jobs]]\nname = \"{name}\"\ndatabase = \"shop\"\nschedule = \"@daily\"\ntimeout = \"{timeout}\"\n")
         });
         self.sandbox.configure_local(
