@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 
 /// Voxeltron Cloud.
 pub const CLOUD: TargetKind =
-    TargetKind { name: "cloud", is_local: false, read: |table, _| read(table, "cloud", &["endpoint"]) };
+    TargetKind { name: "cloud", is_local: false, has_records: false, read: |table, _| read(table, "cloud", &["endpoint"]) };
 
 fn read(table: &mut Table<'_>, kind: &'static str, texts: &[&'static str]) -> Opener {
     texts.iter().for_each(|key| drop(table.string(key)));
