@@ -77,7 +77,9 @@ impl Store {
     pub fn join<'n, N: Iterator<Item = &'n str>>(&self, jobs: impl Fn() -> N, report: &Report) -> Result<()> {
         let known = self.file.load(report)?;
         for (job, past) in jobs().filter_map(|job| Some((job, known.jobs.get(job)?))) {
-            self.update(job, report, &mut |state| drop(state.jobs.entry(job.to_owned()).or_insert(past.clone())))?;
+            self.update(job, report, &mut |state| {
+                state.jobs.entry(job.to_owned()).or_insert_with(|| past.clone());
+            })?;
         }
         self.refresh(jobs(), report)
     }
