@@ -296,9 +296,12 @@ fn a_store_that_ignores_conditions_is_refused() {
     let odd = Odd::default();
     records::prove(&odd, &odd, "in", &World::system()).unwrap();
     assert!(odd.list("").unwrap().is_empty());
-    let local = tempfile::tempdir().unwrap();
-    assert!(Bucket::new().target("").records(false).is_some());
-    drop(local);
+    // A server that takes the conditions and does not look at them.
+    let emulator = common::gcs::Bucket::new("VOXELTRON_TEST_GCS_EMULATOR").target("");
+    let error =
+        records::prove(&emulator, emulator.records(false).unwrap().as_ref(), "in", &World::system()).unwrap_err();
+    assert_eq!(error.kind, Kind::Config, "{error}");
+    assert!(error.message.contains("does not check conditional writes"), "{error}");
 }
 
 /// Every store that has records keeps to their contract.
@@ -349,8 +352,9 @@ fn no_fault_on_the_way_makes_the_state_wrong() {
     let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
     let settings = voxeltron_backup::target::s3::Settings { endpoint: proxy.endpoint(), ..bucket.settings("") };
     let calm = Arc::new(Shared::new(Box::new(bucket.target("")), "in", "calm", TIME, &World::system()).unwrap());
-    let quick =
-        Fault::ALL.into_iter().filter(|fault| !matches!(fault, Fault::Stall | Fault::StallRequest | Fault::StallAnswer));
+    let quick = Fault::ALL
+        .into_iter()
+        .filter(|fault| !matches!(fault, Fault::Stall | Fault::StallRequest | Fault::StallAnswer));
     let (mut met, mut expected) = (0, 0);
     for fault in quick.chain([Fault::StallAnswer]) {
         // A lease takes a read and a write; so do an update, and the last word.
@@ -430,8 +434,8 @@ fn manifests(bucket: &Bucket) -> Vec<String> {
 
 #[test]
 fn two_hosts_share_one_state() {
-    let (sandbox, bucket) = (Sandbox::new(), Bucket::new());
-    configure(&sandbox, &bucket, &common::s3::endpoint(), 1, YEARLY);
+    let (proxy, sandbox, bucket) = (Proxy::new(address(), false), Sandbox::new(), Bucket::new());
+    configure(&sandbox, &bucket, &proxy.endpoint(), 1, YEARLY);
     on(&sandbox, "A", &["check"]).stdout_has("ok  state:").stdout_has("checks conditional writes").run();
     on(&sandbox, "A", &["schedule-check"]).run();
     on(&sandbox, "B", &["schedule-check"]).run();
@@ -451,11 +455,15 @@ fn two_hosts_share_one_state() {
     on(&sandbox, "B", &["schedule-check", "--dry-run"]).stdout_has("wait").stderr_has("knew last").run();
     on(&sandbox, "B", &["-q", "verify", "d0", "--latest", "--restore"]).stdout_any().run();
     assert!(record(&bucket, "j0")["past"]["last_proved"].is_string());
-    // Idle ticks ask nobody.
-    fs::write(sandbox.path("A/no"), "").unwrap();
-    let text = fs::read_to_string(sandbox.config()).unwrap();
-    sandbox.configure(&text.replace(&common::s3::endpoint(), "http://127.0.0.1:1"));
+    // A tick at which nothing is due asks nobody.
+    on(&sandbox, "B", &["schedule-check"]).run();
+    proxy.set(None);
+    on(&sandbox, "B", &["schedule-check"]).run();
+    assert_eq!(proxy.lines(), [""; 0]);
+    proxy.refuse(|_| Some("403 Forbidden"));
     on(&sandbox, "B", &["status"]).exits(14).stderr_has("the shared state of job j0").run();
+    fs::remove_dir_all(sandbox.path("A")).unwrap();
+    on(&sandbox, "A", &["schedule-check"]).exits(14).stderr_has("target s3: can't").run();
 }
 
 #[test]
@@ -734,8 +742,7 @@ fn storm(test: &str, hosts: usize, jobs: usize, steps: usize) {
     let now = Instant::now();
     let seed = u64::from(std::process::id()) * 0x9E37_79B9 + 1;
     println!("seed {seed}");
-    let mut storm =
-        Storm { sandbox, bucket, hosts: Vec::new(), random: seed, counts: Counts::default(), next: now };
+    let mut storm = Storm { sandbox, bucket, hosts: Vec::new(), random: seed, counts: Counts::default(), next: now };
     storm.hosts = (0..hosts).map(|number| (storm.host(test, number), None)).collect();
     let records = |bucket: &Bucket| bucket.keys().iter().filter(|key| key.contains("/.voxeltron/state/")).count();
     while records(&storm.bucket) < jobs {
@@ -794,7 +801,8 @@ fn judge(storm: &mut Storm, hosts: usize, jobs: usize, ids: &[String]) {
                 if target["stored"] == true {
                     *stored.entry(job["id"].as_str().unwrap().to_owned()).or_default() += 1;
                 }
-                storm.counts.dumped_for_nothing += usize::from(target["was_there"] == true && job["dump_bytes"].is_u64());
+                storm.counts.dumped_for_nothing +=
+                    usize::from(target["was_there"] == true && job["dump_bytes"].is_u64());
                 storm.counts.lost_leases += usize::from(job["error"]["kind"] == "locked");
             }
         }

@@ -17,9 +17,9 @@ use crate::engine::{self, EngineKind, REGISTRY as ENGINES};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::key::Key;
 use crate::format::name::{MAX_NAME_BYTES, encode};
+use crate::schedule::lease;
 use crate::secret::{Source, check_private};
 use crate::target::{Opener, REGISTRY as TARGETS, TargetKind};
-use crate::schedule::lease;
 use crate::world::Vars;
 
 /// Where the configuration is, if nothing else is said.

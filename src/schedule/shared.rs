@@ -64,8 +64,11 @@ impl Shared {
     /// [`Kind::Config`] when the target has no records.
     pub fn new(target: Box<dyn Target>, instance: &str, holder: &str, time: Duration, world: &World) -> Result<Self> {
         let (Some(records), Some(cleanup)) = (target.records(false), target.records(true)) else {
-            return Err(Error::new(Kind::Config, format!("{} can't keep the state of several hosts", target.describe()))
-                .hint("name a target of type \"s3\" or \"gcs\" by `state` in [backup]"));
+            return Err(Error::new(
+                Kind::Config,
+                format!("{} can't keep the state of several hosts", target.describe()),
+            )
+            .hint("name a target of type \"s3\" or \"gcs\" by `state` in [backup]"));
         };
         let (instance, holder) = (instance.to_owned(), holder.to_owned());
         Ok(Self { target, records, cleanup, instance, holder, time, world: world.clone() })

@@ -8,8 +8,12 @@ use crate::config::table::Table;
 use crate::error::{Error, Kind};
 
 /// Voxeltron Cloud.
-pub const CLOUD: TargetKind =
-    TargetKind { name: "cloud", is_local: false, has_records: false, read: |table, _| read(table, "cloud", &["endpoint"]) };
+pub const CLOUD: TargetKind = TargetKind {
+    name: "cloud",
+    is_local: false,
+    has_records: false,
+    read: |table, _| read(table, "cloud", &["endpoint"]),
+};
 
 fn read(table: &mut Table<'_>, kind: &'static str, texts: &[&'static str]) -> Opener {
     texts.iter().for_each(|key| drop(table.string(key)));

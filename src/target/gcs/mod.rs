@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 
-use super::trouble::{Doing, Shown, Trouble};
 use super::records::Records;
+use super::trouble::{Doing, Shown, Trouble};
 use super::{Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
 

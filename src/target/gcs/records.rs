@@ -3,14 +3,18 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::trouble::{is_missing, is_precondition};
 use super::wire::{Call, Wire};
 use super::{Store, documents};
 use crate::format::name::ObjectKey;
-use crate::target::TargetError;
 use crate::target::records::{Expected, Record, Records, Version, age, http_date};
 use crate::target::trouble::{Doing, Line, Trouble};
+use crate::target::{Cause, TargetError};
 
+/// What a record is said to hold.
+const KIND: &str = "application/json";
 /// How often a record that changes while it is read is read again.
 const ATTEMPTS: usize = 10;
 
@@ -55,6 +59,15 @@ impl InBucket {
     }
 }
 
+/// An upload in one request: what the object is called, and its bytes.
+fn in_parts(border: &str, path: &str, bytes: &[u8]) -> Vec<u8> {
+    let about = json!({"name": path, "contentType": KIND});
+    let head = format!(
+        "--{border}\r\nContent-Type: {KIND}; charset=UTF-8\r\n\r\n{about}\r\n--{border}\r\nContent-Type: {KIND}\r\n\r\n"
+    );
+    [head.as_bytes(), bytes, format!("\r\n--{border}--\r\n").as_bytes()].concat()
+}
+
 impl Records for InBucket {
     fn read(&self, key: &ObjectKey) -> Result<Option<Record>, TargetError> {
         let path = self.store.path(key.as_str());
@@ -74,14 +87,13 @@ impl Records for InBucket {
             Expected::Absent => "0",
             Expected::Is(version) => &version.0,
         };
+        let random = self.wire.client.world.random_hex(16);
+        let border = random.map_err(|error| TargetError { cause: Cause::Failed, error })?;
+        let body = in_parts(&border, &path, bytes);
         let call = || Call {
-            query: vec![
-                ("uploadType", "media".to_owned()),
-                ("name", path.clone()),
-                ("ifGenerationMatch", generation.to_owned()),
-            ],
-            headers: vec![("content-type", "application/json".to_owned())],
-            body: bytes,
+            query: vec![("uploadType", "multipart".to_owned()), ("ifGenerationMatch", generation.to_owned())],
+            headers: vec![("content-type", format!("multipart/related; boundary={border}"))],
+            body: &body,
             ..Call::begin()
         };
         let written = self.wire.ask(&call, &|answer| {

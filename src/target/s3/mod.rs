@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use chrono::{DateTime, Utc};
 use s3::command::Command;
 
-use super::trouble::{Doing, Line, Shown, Trouble};
 use super::records::Records;
+use super::trouble::{Doing, Line, Shown, Trouble};
 use super::{Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
 
