@@ -19,6 +19,9 @@ _voxeltron__backup() {
             voxeltron__backup,check)
                 cmd="voxeltron__backup__subcmd__check"
                 ;;
+            voxeltron__backup,cloud)
+                cmd="voxeltron__backup__subcmd__cloud"
+                ;;
             voxeltron__backup,completions)
                 cmd="voxeltron__backup__subcmd__completions"
                 ;;
@@ -64,6 +67,30 @@ _voxeltron__backup() {
             voxeltron__backup,verify)
                 cmd="voxeltron__backup__subcmd__verify"
                 ;;
+            voxeltron__backup__subcmd__cloud,help)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__help"
+                ;;
+            voxeltron__backup__subcmd__cloud,link)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__link"
+                ;;
+            voxeltron__backup__subcmd__cloud,status)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__status"
+                ;;
+            voxeltron__backup__subcmd__cloud,unlink)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__unlink"
+                ;;
+            voxeltron__backup__subcmd__cloud__subcmd__help,help)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__help__subcmd__help"
+                ;;
+            voxeltron__backup__subcmd__cloud__subcmd__help,link)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__help__subcmd__link"
+                ;;
+            voxeltron__backup__subcmd__cloud__subcmd__help,status)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__help__subcmd__status"
+                ;;
+            voxeltron__backup__subcmd__cloud__subcmd__help,unlink)
+                cmd="voxeltron__backup__subcmd__cloud__subcmd__help__subcmd__unlink"
+                ;;
             voxeltron__backup__subcmd__db,help)
                 cmd="voxeltron__backup__subcmd__db__subcmd__help"
                 ;;
@@ -78,6 +105,9 @@ _voxeltron__backup() {
                 ;;
             voxeltron__backup__subcmd__help,check)
                 cmd="voxeltron__backup__subcmd__help__subcmd__check"
+                ;;
+            voxeltron__backup__subcmd__help,cloud)
+                cmd="voxeltron__backup__subcmd__help__subcmd__cloud"
                 ;;
             voxeltron__backup__subcmd__help,completions)
                 cmd="voxeltron__backup__subcmd__help__subcmd__completions"
@@ -124,6 +154,15 @@ _voxeltron__backup() {
             voxeltron__backup__subcmd__help,verify)
                 cmd="voxeltron__backup__subcmd__help__subcmd__verify"
                 ;;
+            voxeltron__backup__subcmd__help__subcmd__cloud,link)
+                cmd="voxeltron__backup__subcmd__help__subcmd__cloud__subcmd__link"
+                ;;
+            voxeltron__backup__subcmd__help__subcmd__cloud,status)
+                cmd="voxeltron__backup__subcmd__help__subcmd__cloud__subcmd__status"
+                ;;
+            voxeltron__backup__subcmd__help__subcmd__cloud,unlink)
+                cmd="voxeltron__backup__subcmd__help__subcmd__cloud__subcmd__unlink"
+                ;;
             voxeltron__backup__subcmd__help__subcmd__db,restore)
                 cmd="voxeltron__backup__subcmd__help__subcmd__db__subcmd__restore"
                 ;;
@@ -134,7 +173,7 @@ _voxeltron__backup() {
 
     case "${cmd}" in
         voxeltron__backup)
-            opts="-c -q -v -h -V --config --json --quiet --verbose --progress --color --help --version run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help"
+            opts="-c -q -v -h -V --config --json --quiet --verbose --progress --color --help --version run-job schedule-check restore prune list pin unpin verify check status cloud keygen demo completions man db help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -166,6 +205,204 @@ _voxeltron__backup() {
         voxeltron__subcmd__backup__subcmd__check)
             opts="-c -q -v -h -V --offline --config --json --quiet --verbose --progress --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud)
+            opts="-c -q -v -h -V --config --json --quiet --verbose --progress --color --help --version link unlink status help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__help)
+            opts="link unlink status help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__help__subcmd__link)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__help__subcmd__unlink)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__link)
+            opts="-c -q -v -h -V --endpoint --ca-file --force --config --json --quiet --verbose --progress --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__status)
+            opts="-c -q -v -h -V --config --json --quiet --verbose --progress --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__cloud__subcmd__unlink)
+            opts="-c -q -v -h -V --force --config --json --quiet --verbose --progress --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -384,7 +621,7 @@ _voxeltron__backup() {
             return 0
             ;;
         voxeltron__subcmd__backup__subcmd__help)
-            opts="run-job schedule-check restore prune list pin unpin verify check status keygen demo completions man db help"
+            opts="run-job schedule-check restore prune list pin unpin verify check status cloud keygen demo completions man db help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -400,6 +637,62 @@ _voxeltron__backup() {
         voxeltron__subcmd__backup__subcmd__help__subcmd__check)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__help__subcmd__cloud)
+            opts="link unlink status"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__help__subcmd__cloud__subcmd__link)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__help__subcmd__cloud__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        voxeltron__subcmd__backup__subcmd__help__subcmd__cloud__subcmd__unlink)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

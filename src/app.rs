@@ -10,7 +10,8 @@ use crate::catalog::{self, Catalog, Entry, OpenTarget};
 use crate::cli::Global;
 use crate::config::jobs::JobConfig;
 use crate::config::{Config, DatabaseConfig, Defaults, suggest};
-use crate::engine::{Cx, Engine, Settings};
+use crate::container;
+use crate::engine::{Cx, Engine, EngineKind, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::format::key::{Key, Keyring};
 use crate::format::name::{Owner, encode};
@@ -38,6 +39,20 @@ pub struct App {
     shared: Arc<OnceLock<Arc<Shared>>>,
     /// The leases that are held.
     held: Vec<Arc<Held>>,
+}
+
+/// An engine, ready to work on a database.
+pub struct Opened {
+    /// Its kind.
+    pub kind: &'static EngineKind,
+    /// The engine itself.
+    pub engine: Box<dyn Engine>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({})", self.engine.describe())
+    }
 }
 
 impl App {
@@ -254,35 +269,52 @@ impl App {
         Ok(Keyring::new(keys))
     }
 
-    /// A database's settings.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] when it has no table.
-    pub fn database(&self, name: &str) -> Result<&DatabaseConfig> {
-        self.config.databases.get(name).ok_or_else(|| {
-            let path = self.config.path.display();
-            Error::new(Kind::Config, format!("database {name:?} has no [databases.{}] table in {path}", toml_key(name)))
-                .hint("add one with engine and url; finding it as a container is not in this version")
-        })
+    /// A database's table, if it has one.
+    pub fn table(&self, name: &str) -> Option<&DatabaseConfig> {
+        self.config.databases.get(name)
     }
 
-    /// A database's engine, its secrets fetched.
+    /// How messages call the place where a database is said to be: its table, or its container.
+    pub fn place(&self, name: &str) -> String {
+        match self.table(name).and_then(|table| table.place.as_ref()) {
+            Some(_) => format!("[databases.{}]", toml_key(name)),
+            None => format!("container {}", container::name_of(name)),
+        }
+    }
+
+    /// A database's engine, its secrets fetched; one whose table does not say where it is, is found as a container.
     ///
     /// # Errors
-    /// [`Kind::Config`].
-    pub fn engine(&self, name: &str) -> Result<Box<dyn Engine>> {
-        let config = self.database(name)?;
+    /// [`Kind::Config`]; [`Kind::Tool`] when its container can't be used.
+    pub fn engine(&self, name: &str) -> Result<Opened> {
+        let table = self.table(name);
         let what = |key: &str| format!("{key} of [databases.{}]", toml_key(name));
-        let settings = Settings {
-            database: name.to_owned(),
-            url: config.url.fetch(&what("url"), &self.cx)?,
-            password: config.password.as_ref().map(|source| source.fetch(&what("password"), &self.cx)).transpose()?,
-            exec: Vec::new(),
-            tools_dir: config.tools_dir.clone(),
-            dump_args: config.dump_args.clone(),
-            restore_args: config.restore_args.clone(),
+        let password = table.and_then(|table| table.password.as_ref());
+        let password = password.map(|source| source.fetch(&what("password"), &self.cx)).transpose()?;
+        let (kind, mut settings) = match table.and_then(|table| table.place.as_ref()) {
+            Some((kind, url)) => {
+                let url = url.fetch(&what("url"), &self.cx)?;
+                let exec = table.map(|table| table.exec.clone()).unwrap_or_default();
+                (*kind, Settings { password, exec, ..Settings::new(name, url) })
+            }
+            None => {
+                let path = self.config.path.display();
+                let here = match table {
+                    Some(_) => format!("[databases.{}] in {path} has neither engine nor url", toml_key(name)),
+                    None => format!("database {name:?} has no [databases.{}] table in {path}", toml_key(name)),
+                };
+                container::find(name, password, &self.cx).map_err(|error| match error.is_stopped() {
+                    true => error,
+                    false => error.while_doing(here),
+                })?
+            }
         };
-        (config.engine.open)(settings)
+        if let Some(table) = table {
+            settings.tools_dir.clone_from(&table.tools_dir);
+            settings.dump_args.clone_from(&table.dump_args);
+            settings.restore_args.clone_from(&table.restore_args);
+        }
+        Ok(Opened { kind, engine: (kind.open)(settings)? })
     }
 
     /// What decides which backups of a database may be chosen.

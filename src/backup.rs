@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
-use crate::app::App;
+use crate::app::{App, Opened};
 use crate::catalog::{self, Entry, OpenTarget};
 use crate::cleanup::{self, Mode};
 use crate::config::jobs::JobConfig;
@@ -206,8 +206,7 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
             return prune(app, job, &opened, report);
         }
     }
-    let kind = app.database(&job.database)?.engine;
-    let engine = app.engine(&job.database)?;
+    let Opened { kind, engine } = app.engine(&job.database)?;
     let probe = engine.probe(cx)?;
     for warning in &probe.warnings {
         cx.report.warn(&format!("job {}: {warning}", job.name));

@@ -87,6 +87,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Show how each job is doing; exit status 3 when one is overdue or failing
     Status,
+    /// Link this instance to Voxeltron Cloud, where a job then sends its backups by target = "cloud"
+    #[command(subcommand)]
+    Cloud(CloudCommand),
     /// Print a fresh encryption key
     Keygen,
     /// Show the whole work on a small SQLite database: back up, list, verify, damage, restore, compare
@@ -115,6 +118,39 @@ pub enum DbCommand {
     Restore(RestoreArgs),
 }
 
+/// `cloud …`.
+#[derive(Debug, Subcommand)]
+pub enum CloudCommand {
+    /// Show a code, wait until somebody approves it at the endpoint, and keep the link
+    Link(LinkArgs),
+    /// End the link, there and here; the backups there stay
+    Unlink(UnlinkArgs),
+    /// Show where it is linked to, how full the account is, and whether it answers
+    Status,
+}
+
+/// Arguments of `cloud link`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LinkArgs {
+    /// Who keeps the backups; default: `endpoint` of the target in the configuration
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Trust the certificates of this PEM file, too
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Replace the link that there is
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `cloud unlink`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UnlinkArgs {
+    /// Remove the link here even if it can't be ended there
+    #[arg(long)]
+    pub force: bool,
+}
+
 impl Command {
     /// Its name, as it stands in JSON documents.
     pub fn name(&self) -> &'static str {
@@ -129,6 +165,9 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Check(_) => "check",
             Self::Status => "status",
+            Self::Cloud(CloudCommand::Link(_)) => "cloud link",
+            Self::Cloud(CloudCommand::Unlink(_)) => "cloud unlink",
+            Self::Cloud(CloudCommand::Status) => "cloud status",
             Self::Keygen => "keygen",
             Self::Demo(_) => "demo",
             Self::Completions { .. } => "completions",

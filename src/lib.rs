@@ -10,8 +10,11 @@
 //! | [`app`] | configuration → opened targets, keys, engines |
 //! | [`backup`] | one run of one job, whole |
 //! | [`decode`] | from a stored object back to the dump, every byte checked |
+//! | [`recopy`], [`relearn`] | a copy for a target that was away; a lost state, made again from manifests |
+//! | [`drill`] | restores into scratch databases, on schedule |
 //! | [`cleanup`] | carries retention out, and sweeps what dead runs left |
 //! | [`config`] | the file, checked, with every problem and its line |
+//! | [`container`] | databases without a table, found as containers |
 //! | [`engine`] | how each kind of database is dumped, looked at and restored |
 //! | [`pipeline`] | meter, gzip, encryption, fan-out: bytes only |
 //! | [`mod@format`] | names, header, manifest, keys: what is stored, pure |
@@ -20,7 +23,7 @@
 //! | [`schedule`] | cron, what is due, the state file, locks, the cheap tick |
 //! | [`retention`] | what stays, and why; pure |
 //! | [`process`] | the only spawner |
-//! | [`hook`] | the operator's own commands |
+//! | [`hook`], [`notify`] | the operator's own commands; healthchecks, webhook, metrics |
 //! | [`secret`] | the one type that can't be printed, and its sources |
 //! | [`report`] | the only writer of stdout and stderr |
 //! | [`error`], [`exit`] | failures as values, and the one map to exit codes |
@@ -33,7 +36,9 @@ pub mod cleanup;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod container;
 pub mod decode;
+pub mod drill;
 pub mod engine;
 pub mod error;
 pub mod exit;

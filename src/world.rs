@@ -34,17 +34,16 @@ pub trait Random: Send + Sync + fmt::Debug {
 
 /// The system's clock.
 #[derive(Debug)]
+#[cfg_attr(target_os = "linux", derive(Default))]
 pub struct SystemClock {
     #[cfg(not(target_os = "linux"))]
     start: std::time::Instant,
 }
 
+#[cfg(not(target_os = "linux"))]
 impl Default for SystemClock {
     fn default() -> Self {
-        Self {
-            #[cfg(not(target_os = "linux"))]
-            start: std::time::Instant::now(),
-        }
+        Self { start: std::time::Instant::now() }
     }
 }
 

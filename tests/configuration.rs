@@ -7,48 +7,10 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use common::Sandbox;
+use common::{SEED, Sandbox};
 
 /// A key of 32 bytes.
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-
-/// The complete example of Voxeltron's documentation, as it stands there.
-const SEED: &str = r#"
-[backup]
-encryption_key = "base64-encoded-256-bit-key"
-[backup.targets.local]
-path = "/var/lib/voxeltron/backups"
-[backup.targets.s3]
-endpoint   = "https://s3.amazonaws.com"
-bucket     = "my-voxeltron-backups"
-region     = "us-east-1"
-access_key = "AKIA..."
-secret_key = "wJal..."
-[backup.targets.gcs]
-bucket           = "my-voxeltron-backups"
-credentials_file = "/etc/voxeltron/gcs-service-account.json"
-[[backup.jobs]]
-database       = "mydb"
-schedule       = "0 3 * * *"
-target         = "s3"
-compress       = true
-encrypt        = true
-retention_days = 30
-[[backup.jobs]]
-database       = "analytics"
-schedule       = "0 0 * * 0"
-target         = "gcs"
-compress       = true
-encrypt        = true
-retention_days = 90
-[[backup.jobs]]
-database       = "mycache"
-schedule       = "0 */6 * * *"
-target         = "local"
-compress       = true
-encrypt        = false
-retention_days = 7
-"#;
 
 /// What the program says of a configuration, with the sandbox's folder taken out.
 fn complaint(text: &str) -> String {
@@ -87,9 +49,11 @@ fn running_a_seed_job_says_what_is_not_in_this_version() {
     let run = |job: &str, part: &str| {
         let data = sandbox.data_dir();
         let command = sandbox.command(&["run-job", job]).env("VOXELTRON_BACKUP_DATA_DIR", data);
-        command.exits(10).stderr_has(part).stderr_has("hint:").run();
+        // Where there is neither Docker nor Podman.
+        command.env("PATH", "/nowhere").exits(10).stderr_has(part).stderr_has("hint:").run();
     };
-    run("mydb", "has no [databases.mydb] table");
+    run("mydb", "has no [databases.mydb] table in");
+    run("mydb", "there is no docker and no podman to find container voxeltron-db-mydb by");
     run("analytics", "can't read /etc/voxeltron/gcs-service-account.json");
     run("mycache", "has no [databases.mycache] table");
 }
@@ -134,8 +98,8 @@ engine = "postgress"
 url = 5
 
 [databases.cache]
-engine = "redis"
-url = "redis://localhost"
+engine = "mongodb"
+url = "mongodb://localhost"
 
 [[backup.jobs]]
 database = "shop"
@@ -187,6 +151,20 @@ path_style = "yes"
     );
     assert!(!said.contains("canary"), "{said}");
     insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_state_that_no_hosts_can_share_is_told() {
+    let local = "[backup.targets.local]\npath = \"/x\"\n";
+    for (state, problem) in [
+        ("local", "is \"local\", a target of type \"local\", which can't keep it"),
+        ("s4", "is \"s4\", which is no target"),
+    ] {
+        let said = complaint(&format!("[backup]\nstate = \"{state}\"\nlease = \"2s\"\n{local}"));
+        assert!(said.contains(problem), "{said}");
+        assert!(said.contains("hint: name a target of type \"s3\" or \"gcs\""), "{said}");
+        assert!(said.contains("must be between 5s and 1h"), "{said}");
+    }
 }
 
 #[test]
@@ -293,4 +271,30 @@ fn names_that_are_not_there_name_the_nearest() {
     sandbox.command(&["restore", "shopp", "--latest"]).exits(2).stderr_has("did you mean \"shop\"?").run();
     sandbox.command(&["list", "--target", "locl"]).exits(2).stderr_has("did you mean \"local\"?").run();
     sandbox.command(&["run-job", "shop", "--target", "s3"]).exits(2).stderr_has("there is no target \"s3\"").run();
+}
+
+#[test]
+fn the_words_of_exec_are_checked() {
+    let with = |exec: &str, engine: &str| {
+        format!("[databases.d]\nengine = \"{engine}\"\nurl = \"{engine}://u@h/d\"\nexec = {exec}\n")
+    };
+    for (exec, part) in [
+        ("[]", "must be a list of words"),
+        ("[\"docker\", \"\"]", "none of them empty"),
+        ("\"docker exec -i x\"", "not one text"),
+        ("[\"ssh\", \"host\"]", "joins words"),
+        ("[\"docker\", \"exec\", \"-it\", \"x\"]", "asks for a terminal"),
+        ("[1]", "must be a string or a list of strings"),
+    ] {
+        assert!(complaint(&with(exec, "postgres")).contains(part), "{exec}");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.configure_local(None, "[databases.d]\nengine = \"sqlite\"\nurl = \"sqlite:///x\"\nexec = [\"docker\"]\n");
+    sandbox.command(&["check", "--offline"]).exits(10).stdout_any().stderr_has("exec: sqlite is built in").run();
+    // A table that says neither engine nor url adds to what the container says.
+    sandbox.configure_local(None, "[databases.d]\ndump_args = [\"--no-owner\"]\n");
+    let line = "database d: container voxeltron-db-d, not looked for";
+    sandbox.command(&["check", "--offline"]).stdout_has(line).run();
+    assert!(complaint("[databases.d]\nurl = \"postgres://h/d\"\n").contains("has no `engine`"));
+    assert!(complaint("[databases.d]\nengine = \"postgres\"\n").contains("has no `url`"));
 }

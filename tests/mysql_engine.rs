@@ -9,6 +9,7 @@
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use voxeltron_backup::engine::{
 use voxeltron_backup::error::{Error, Kind, Result};
 use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::secret::Secret;
-use voxeltron_backup::world::World;
+use voxeltron_backup::world::{Clock, World};
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -152,6 +153,30 @@ fn cx() -> Cx {
         data_dir: std::env::temp_dir(),
         deadline: None,
     }
+}
+
+/// A clock whose long sleeps are short: a swap that can't be done is tried again and again, for four seconds and a half.
+#[derive(Debug)]
+struct Hasty(Arc<dyn Clock>);
+
+impl Clock for Hasty {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.0.sleep(time.min(Duration::from_millis(50)));
+    }
+}
+
+fn hasty_cx() -> Cx {
+    let mut cx = cx();
+    cx.world.clock = Arc::new(Hasty(cx.world.clock));
+    cx
 }
 
 fn settings(server: &Server, database: &str) -> Settings {
@@ -758,8 +783,9 @@ fn a_swap_left_half_way_is_finished(server: Server) {
             ),
         );
         let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
-        let error =
-            restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).expect_err("it dies");
+        let request =
+            Request { destination: Destination::InPlace, expected: findings.counts.clone(), server_version: None };
+        let error = engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &hasty_cx()).expect_err("it dies");
         assert_eq!(error.kind, Kind::Tool);
         std::fs::remove_file(folder.path().join("dead")).unwrap();
         let shown = db.sql("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('a', 'b')");

@@ -83,7 +83,7 @@ fn the_common_healthcheck_is_well_only_when_no_job_is_failing() {
     sandbox.command(&["-q", "run-job", "j"]).run();
     let last = heard.lock().unwrap().last().cloned().unwrap();
     assert_eq!(last.0, "POST /all/fail");
-    assert!(last.1.contains("bad: has been failing since before this run"), "{last:?}");
+    assert!(last.1.contains("bad: failing, or unproved, since before this run"), "{last:?}");
     sandbox.run(&["schedule-check"]);
     assert_eq!(heard.lock().unwrap().len(), 2, "where nothing is due nobody is told");
 }

@@ -735,7 +735,8 @@ fn storm(test: &str, hosts: usize, jobs: usize, steps: usize) {
     }
     // The server looks at a condition and writes in two steps; behind this it is as if in one, as at AWS.
     let (proxy, sandbox, bucket) = (Proxy::new(address(), true), Sandbox::new(), Bucket::new());
-    let more = "schedule = \"0 * * * *\"\nretries = 50\nretry_after = \"1s\"\nbefore = \"echo >> {dir}/dumps\"";
+    let more =
+        "schedule = \"0 * * * *\"\nretries = 50\nretry_after = \"1s\"\nbefore = \"echo >> {dir}/dumps; sleep 0.3\"";
     configure(&sandbox, &bucket, &proxy.endpoint(), jobs, more);
     let first: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
     set_clock(&sandbox.path(""), first - TimeDelta::minutes(30));

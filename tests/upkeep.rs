@@ -198,3 +198,46 @@ fn a_job_of_unknown_past_is_not_decided_on_while_its_targets_are_away() {
     fs::rename(sandbox.path("away"), sandbox.path("second")).unwrap();
     sandbox.command(&["schedule-check"]).stderr_has("its newest backup is of").run();
 }
+
+#[test]
+fn a_drill_on_schedule_proves_the_newest_backup() {
+    let sandbox = sandbox("schedule = \"0 0 1 1 *\"\ntarget = \"local\"\ndrill = \"0 * * * *\"");
+    sandbox.run(&["schedule-check"]);
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2020-01-01T00:00:00Z".into());
+    let said = sandbox.command(&["schedule-check"]).stderr_has("stored").stderr_has("proved").run();
+    assert!(said.stderr.find("stored") < said.stderr.find("proved"), "the backup first: {}", said.stderr);
+    let status = json(&sandbox, &["status"], 0);
+    assert!(status["jobs"][0]["last_proved"].is_string() && status["jobs"][0]["next_drill"].is_string(), "{status}");
+    // Once a slot; unless an hour has ended in between.
+    let again = json(&sandbox, &["schedule-check"], 0);
+    assert!(again["idle"] == true || again["drills"].as_array().is_some_and(|drills| drills.len() == 1), "{again}");
+    assert!(sandbox.data_dir().join("tick.json").exists(), "the cheap tick is prepared");
+}
+
+#[test]
+fn a_drill_that_fails_is_told_until_one_succeeds() {
+    let sandbox = sandbox("schedule = \"0 0 1 1 *\"\ntarget = \"local\"");
+    sandbox.run(&["schedule-check"]);
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    configure(&sandbox, "schedule = \"0 0 1 1 *\"\ntarget = \"local\"\ndrill = \"0 * * * *\"");
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2026-01-01T00:00:00Z".into());
+    rewrite_state(&sandbox, |job| job["settled"] = "2026-01-01T00:00:00Z".into());
+    let (name, good) = content(&sandbox.store()).into_iter().find(|(name, _)| name.ends_with(".enc")).unwrap();
+    let path = sandbox.store().join("host/shop").join(name);
+    let mut bytes = good.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let drilled = json(&sandbox, &["schedule-check"], 12);
+    assert_eq!(drilled["drills"][0]["error"]["kind"], "authentication", "{drilled}");
+    let status = json(&sandbox, &["status"], 3);
+    assert_eq!(status["jobs"][0]["state"], "unproved");
+    sandbox
+        .command(&["status"])
+        .exits(3)
+        .stdout_has("unproved")
+        .stderr_has("the last drill failed: drill of job j")
+        .run();
+    fs::write(&path, good).unwrap();
+    sandbox.command(&["verify", "shop", "--restore"]).stdout_has("scratch").run();
+    assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
+}

@@ -1,6 +1,7 @@
 //! `check`: is everything there that a backup needs. Flows in: the configuration. Flows out: a line for each thing that
 //! was looked at. Writes, reads and deletes one small object at every target; `--offline` contacts nothing.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use serde::Serialize;
@@ -33,10 +34,12 @@ pub fn run(app: &App, args: &CheckArgs) -> Result<Done> {
     findings.push(finding("data_dir", data_dir(app, args.offline)));
     findings.extend(keys(app, args.offline));
     for job in &app.config.jobs {
-        let table = app.database(&job.database).map(|_| (format!("database {}", job.database), Vec::new()));
-        findings.push(finding(format!("job {}", job.name), table));
+        findings.push(finding(format!("job {}", job.name), Ok((format!("database {}", job.database), Vec::new()))));
     }
-    for name in app.config.databases.keys() {
+    // Those without a table are found as containers.
+    let names: BTreeSet<&String> =
+        app.config.databases.keys().chain(app.config.jobs.iter().map(|job| &job.database)).collect();
+    for name in names {
         findings.push(finding(format!("database {name}"), database(app, name, args.offline)));
     }
     for name in app.config.targets.keys() {
@@ -99,12 +102,17 @@ fn keys(app: &App, offline: bool) -> Vec<Finding> {
 }
 
 fn database(app: &App, name: &str, offline: bool) -> Looked {
-    let config = app.database(name)?;
+    let table = app.table(name);
+    let url = table.and_then(|table| table.place.as_ref()).map(|(_, url)| url);
     let command = |source: &Source| matches!(source, Source::Command(_));
-    if offline && (command(&config.url) || config.password.as_ref().is_some_and(command)) {
+    if offline && url.is_none() {
+        return Ok((format!("{}, not looked for", app.place(name)), Vec::new()));
+    }
+    let secrets = url.into_iter().chain(table.and_then(|table| table.password.as_ref()));
+    if offline && secrets.into_iter().any(command) {
         return Ok(("its secret is a command, not run".to_owned(), Vec::new()));
     }
-    let engine = app.engine(name)?;
+    let engine = app.engine(name)?.engine;
     if offline {
         return Ok((engine.describe(), Vec::new()));
     }

@@ -2,6 +2,7 @@
 //! targets work, and says what came of it, as text or as one JSON document. It decides nothing itself.
 
 pub mod check;
+pub mod cloud;
 pub mod demo;
 pub mod list;
 pub mod pages;
@@ -103,6 +104,7 @@ fn dispatch(cli: &Cli, world: &World, report: &Report) -> Result<Done> {
         Command::Verify(args) => verify::run(&app()?, args),
         Command::Check(args) => check::run(&app()?, args),
         Command::Status => status::run(&app()?),
+        Command::Cloud(command) => cloud::run(&app()?, command),
         Command::Keygen => pages::keygen(world, report),
         Command::Demo(args) => demo::run(args, world, report),
         Command::Completions { shell } => pages::completions(*shell, report),

@@ -76,6 +76,10 @@ pub fn manual() -> Result<Vec<(String, String)>> {
     let mut pages = vec![("voxeltron-backup.1".to_owned(), page(&main, None)?)];
     for command in main.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
         let name = format!("voxeltron-backup-{}", command.get_name());
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let name = format!("{name}-{}", below.get_name());
+            pages.push((format!("{name}.1"), page(below, Some(name))?));
+        }
         pages.push((format!("{name}.1"), page(command, Some(name))?));
     }
     pages.push(("voxeltron-backup-format.5".to_owned(), FORMAT_PAGE.to_owned()));

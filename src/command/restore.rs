@@ -12,12 +12,12 @@ use rustix::io::Errno;
 use serde_json::json;
 
 use super::Done;
-use crate::app::{App, toml_key};
+use crate::app::{App, Opened};
 use crate::catalog::{Entry, OpenTarget};
 use crate::cli::RestoreArgs;
-use crate::config::{DatabaseConfig, suggest};
+use crate::config::suggest;
 use crate::decode;
-use crate::engine::{Cx, Destination, Engine, Request, Restored};
+use crate::engine::{Cx, Destination, Engine, EngineKind, Request, Restored, summary};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
 use crate::format::time::{self, rfc3339, span};
@@ -187,16 +187,19 @@ enum Outcome {
 
 fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome> {
     let (database, signed) = (args.database.as_str(), &chosen.signed);
-    let config = app.database(database)?;
-    if config.engine.name != signed.engine {
-        let table = toml_key(database);
-        return Err(Error::new(
+    // Before anything is fetched or looked for, where the file says it.
+    let said = app.table(database).and_then(|table| table.place.as_ref()).map(|(kind, _)| *kind);
+    let fits = |kind: &EngineKind| match kind.name == signed.engine {
+        true => Ok(()),
+        false => Err(Error::new(
             Kind::Config,
-            format!("backup {} is of {}, but [databases.{table}] is {}", signed.id, signed.engine, config.engine.name),
+            format!("backup {} is of {}, but {} is {}", signed.id, signed.engine, app.place(database), kind.name),
         )
-        .hint("write the dump to a file with --output, or correct the engine"));
-    }
-    let engine = app.engine(database)?;
+        .hint("write the dump to a file with --output, or correct the engine")),
+    };
+    said.map_or(Ok(()), fits)?;
+    let Opened { kind, engine } = app.engine(database)?;
+    fits(kind)?;
     let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
     if let (Destination::InPlace, Some(option)) = (&destination, &signed.partial) {
         let why =
@@ -224,18 +227,20 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;
     let held = holds.iter().fold(None::<App>, |held, hold| Some(held.as_ref().unwrap_or(app).holding(hold)));
     let app = held.as_ref().unwrap_or(app);
-    with_hooks(app, config, || load(app, chosen, engine.as_ref(), destination)).map(Outcome::Restored)
+    with_hooks(app, database, || load(app, chosen, engine.as_ref(), destination)).map(Outcome::Restored)
 }
 
-fn with_hooks(app: &App, config: &DatabaseConfig, restore: impl FnOnce() -> Result<Restored>) -> Result<Restored> {
-    let facts = Facts { job: "", database: &config.name, outcome: None };
-    let which = |when: &str| format!("restore.{when} of {}", config.name);
-    let outcome = hook::run(config.restore_before.as_ref(), &which("before"), &facts, &app.cx).and_then(|()| restore());
+fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restored>) -> Result<Restored> {
+    let facts = Facts { job: "", database, outcome: None };
+    let which = |when: &str| format!("restore.{when} of {database}");
+    let table = app.table(database);
+    let before = table.and_then(|table| table.restore_before.as_ref());
+    let outcome = hook::run(before, &which("before"), &facts, &app.cx).and_then(|()| restore());
     let facts = Facts { outcome: Some(if outcome.is_ok() { "success" } else { "failure" }), ..facts };
     // What the hook before has stopped must start again, whatever came of the restore, also after a signal.
     let world = app.cx.world.for_cleanup();
     let cx = Cx { deadline: Some(world.clock.monotonic() + AFTER_TIMEOUT), world, ..app.cx.clone() };
-    let after = hook::run(config.restore_after.as_ref(), &which("after"), &facts, &cx);
+    let after = hook::run(table.and_then(|table| table.restore_after.as_ref()), &which("after"), &facts, &cx);
     match (outcome, after) {
         (Ok(restored), after) => {
             after.map(|()| restored).map_err(|error| error.hint("the database itself is restored"))
@@ -261,9 +266,8 @@ fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destinatio
         Destination::Into(name) => name.clone(),
         _ => engine.describe(),
     };
-    let rows: u64 = restored.counts.values().flatten().sum();
-    let tables = restored.counts.len();
-    app.cx.report.note(&format!("restored {what} from {}: {tables} tables, {rows} rows", signed.id));
+    let counted = summary(&signed.engine, &restored.counts);
+    app.cx.report.note(&format!("restored {what} from {}: {counted}", signed.id));
     Ok(restored)
 }
 
@@ -286,7 +290,7 @@ fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engin
     ];
     match (with, &args.output) {
         (Some((engine, destination)), _) => {
-            let hooks = app.database(&args.database).ok().filter(|_| *destination == Destination::InPlace);
+            let hooks = app.table(&args.database).filter(|_| *destination == Destination::InPlace);
             let line = |when: &str, words: &Vec<String>| format!("run restore.{when}: {}", words.join(" "));
             steps.extend(hooks.and_then(|hooks| hooks.restore_before.as_ref()).map(|words| line("before", words)));
             steps.extend(engine.plan(destination));

@@ -13,13 +13,14 @@ use crate::backup::{self, JobReport, Order};
 use crate::cli::{Global, ScheduleCheckArgs};
 use crate::config::jobs::JobConfig;
 use crate::config::{Config, read_text};
+use crate::drill::{self, Drill};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
 use crate::notify::Runs;
 use crate::relearn;
 use crate::report::Report;
-use crate::schedule::due::{Decision, decide};
+use crate::schedule::due::{Decision, decide, drill_due};
 use crate::schedule::state::{JobState, State, StateFile};
 use crate::schedule::tick;
 use crate::secret::check_private;
@@ -60,7 +61,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     let plain = !args.dry_run && !args.run_new;
     let data_dir = app::data_dir_of(&text, world).filter(|_| plain);
     if data_dir.is_some_and(|dir| tick::is_idle(&dir, &digest, world.clock.now())) {
-        return ended(&[], &[]);
+        return ended(&[], &[], &[]);
     }
     let app = App::silent(Config::load(&global.config, &world.vars, &app::defaults())?, world, report);
     if args.dry_run {
@@ -69,6 +70,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     }
     let runs = Runs::new(&app);
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut drills: Option<Vec<Drill>> = None;
     loop {
         refresh(&app, args.run_new)?;
         // A job of unknown past is decided on when its targets have told it.
@@ -90,12 +92,17 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             })
             .collect();
         let stopped = world.cancel.check();
+        if due.is_empty() && stopped.is_ok() && drills.is_none() {
+            // Backups first; and what falls due during a drill is looked at again.
+            drills = Some(drill::run_due(&app)?);
+            continue;
+        }
         if due.is_empty() || stopped.is_err() {
             // What is due and not begun is never a good end.
             let stopped = stopped.err().filter(|_| !due.is_empty());
             errors.extend(stopped.inspect(|stopped| report.error(stopped)));
             match learned.errors.is_empty() {
-                true => remember(&app, &digest, &stamp, &decisions, now),
+                true => remember(&app, &digest, &stamp, &decisions, &state, now),
                 false => tick::forget(&app.cx.data_dir),
             }
             errors.extend(learned.errors.into_iter().inspect(|error| report.error(error)));
@@ -114,7 +121,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             }
         }
     }
-    let done = ended(&reports, &errors)?;
+    let done = ended(&reports, &drills.unwrap_or_default(), &errors)?;
     runs.end(&reports, done.outcome);
     Ok(done)
 }
@@ -131,6 +138,7 @@ fn refresh(app: &App, run_new: bool) -> Result<()> {
         let past = known.jobs.get(&job.name);
         past.is_none_or(|past| past.unasked || !past.is_of(&job.cron) || now < past.first_seen)
             || matches!(decide(&job.due(), past, now, run_new), Decision::Run { .. })
+            || job.drill.as_ref().is_some_and(|drill| drill_due(drill, past, now).is_some())
     };
     store.refresh(app.config.jobs.iter().filter(matters).map(|job| job.name.as_str()), &app.cx.report)
 }
@@ -158,12 +166,14 @@ fn see(app: &App, now: DateTime<Utc>) -> Result<()> {
     Ok(())
 }
 
-fn ended(reports: &[JobReport], errors: &[Error]) -> Result<Done> {
-    let parts = reports.iter().map(JobReport::outcome).chain(errors.iter().map(|error| Err(error.kind)));
+fn ended(reports: &[JobReport], drills: &[Drill], errors: &[Error]) -> Result<Done> {
+    let parts = reports.iter().map(JobReport::outcome).chain(drills.iter().map(Drill::outcome));
+    let parts = parts.chain(errors.iter().map(|error| Err(error.kind)));
     Done::well()
         .ended(exit::merge(parts))
-        .with("idle", &(reports.is_empty() && errors.is_empty()))?
+        .with("idle", &(reports.is_empty() && drills.is_empty() && errors.is_empty()))?
         .with("jobs", &reports)?
+        .with("drills", &drills)?
         .with("errors", &errors)
 }
 
@@ -173,8 +183,18 @@ fn decisions<'a>(app: &'a App, state: &State, now: DateTime<Utc>, run_new: bool)
 }
 
 /// Lets the ticks until the next slot be cheap; not while a job waits for another run's lock.
-fn remember(app: &App, digest: &str, stamp: &str, decisions: &[(&JobConfig, Decision)], now: DateTime<Utc>) {
-    let mut next = None;
+fn remember(
+    app: &App,
+    digest: &str,
+    stamp: &str,
+    decisions: &[(&JobConfig, Decision)],
+    state: &State,
+    now: DateTime<Utc>,
+) {
+    if !drill::due(app, state, now).is_empty() {
+        return tick::forget(&app.cx.data_dir);
+    }
+    let mut next = app.config.jobs.iter().filter_map(|job| job.drill.as_ref()?.next_after(now)).min();
     for (_, decision) in decisions {
         match decision {
             Decision::Run { .. } => return tick::forget(&app.cx.data_dir),

@@ -31,6 +31,9 @@ struct Row {
     last_error: Option<String>,
     #[serde(with = "time::serde_rfc3339_option")]
     last_proved: Option<DateTime<Utc>>,
+    #[serde(with = "time::serde_rfc3339_option")]
+    next_drill: Option<DateTime<Utc>>,
+    last_drill_error: Option<String>,
 }
 
 /// Shows the state.
@@ -43,7 +46,7 @@ pub fn run(app: &App) -> Result<Done> {
     let state = app.store()?.read(jobs, &app.cx.report)?;
     let rows: Vec<Row> = app.config.jobs.iter().map(|job| row(job, state.jobs.get(&job.name), now)).collect();
     show(app, &rows, now)?;
-    let bad = rows.iter().any(|row| matches!(row.state, "overdue" | "failing"));
+    let bad = rows.iter().any(|row| matches!(row.state, "overdue" | "failing" | "unproved"));
     Done::well().ended(if bad { Err(Kind::Partial) } else { Ok(()) }).with("jobs", &rows)
 }
 
@@ -64,6 +67,8 @@ fn row(job: &JobConfig, past: Option<&JobState>, now: DateTime<Utc>) -> Row {
         failures_in_row: past.map_or(0, |past| past.failures_in_row),
         last_error: past.and_then(|past| past.last_error.clone()),
         last_proved: past.and_then(|past| past.last_proved),
+        next_drill: job.drill.as_ref().and_then(|drill| drill.next_after(now)),
+        last_drill_error: past.and_then(|past| past.last_drill.as_ref()).and_then(|last| last.error.clone()),
     }
 }
 
@@ -72,6 +77,9 @@ fn health(job: &JobConfig, past: Option<&JobState>, now: DateTime<Utc>) -> &'sta
     let Some(past) = past.filter(|past| past.is_of(&job.cron)) else { return "new" };
     if past.failures_in_row > 0 {
         return "failing";
+    }
+    if past.is_unproved() {
+        return "unproved";
     }
     let base = past.settled.map_or(past.first_seen, |settled| settled.max(past.first_seen));
     match job.due().previous_or_at(now - GRACE) {
@@ -97,6 +105,10 @@ fn show(app: &App, rows: &[Row], now: DateTime<Utc>) -> Result<()> {
     for row in rows.iter().filter(|row| row.failures_in_row > 0) {
         let why = row.last_error.as_deref().unwrap_or("unknown reason");
         app.cx.report.warn(&format!("{}: {why}", row.job));
+    }
+    for row in rows.iter().filter(|row| row.state == "unproved") {
+        let why = row.last_drill_error.as_deref().unwrap_or("unknown reason");
+        app.cx.report.warn(&format!("{}: the last drill failed: {why}", row.job));
     }
     Ok(())
 }

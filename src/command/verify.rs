@@ -10,9 +10,10 @@ use super::Done;
 use crate::app::App;
 use crate::catalog::{Entry, OpenTarget};
 use crate::cli::VerifyArgs;
+use crate::config::jobs::JobConfig;
 use crate::config::suggest;
 use crate::decode;
-use crate::engine::{Counts, Destination, Request};
+use crate::engine::{Counts, Destination, Request, summary};
 use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
@@ -21,20 +22,33 @@ use crate::select::{Rules, Selector, choose};
 
 /// What was found out about one copy.
 #[derive(Debug, Serialize)]
-struct Verified {
-    database: String,
-    job: Option<String>,
-    id: String,
-    target: String,
+pub struct Verified {
+    /// Its database.
+    pub database: String,
+    /// Its job.
+    pub job: Option<String>,
+    /// Its id.
+    pub id: String,
+    /// Where the copy is.
+    pub target: String,
+    /// The instant that it shows.
     #[serde(with = "time::serde_rfc3339_option")]
-    created: Option<DateTime<Utc>>,
-    ok: bool,
-    dump_bytes: Option<u64>,
-    end_mark: Option<String>,
+    pub created: Option<DateTime<Utc>>,
+    /// Whether it is whole.
+    pub ok: bool,
+    /// The dump's size.
+    pub dump_bytes: Option<u64>,
+    /// What the engine's inspector took for its end.
+    pub end_mark: Option<String>,
     /// Whether it was loaded into a scratch database, too.
-    restored: bool,
-    counts: Counts,
-    error: Option<Error>,
+    pub restored: bool,
+    /// What was counted in it.
+    pub counts: Counts,
+    /// Whose words say what was counted.
+    #[serde(skip)]
+    engine: String,
+    /// What is wrong with it.
+    pub error: Option<Error>,
 }
 
 /// Verifies.
@@ -77,6 +91,24 @@ pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
     Done::well().ended(exit::merge(outcomes)).with("backups", &found)?.with("errors", &missing)
 }
 
+/// Loads the newest backup of a job into a scratch database; the next copy of it, if one is damaged.
+///
+/// # Errors
+/// [`Kind::Target`] when a target can't be listed; [`Kind::NoBackup`]. What is wrong with the backup is in the report.
+pub fn prove(app: &App, job: &JobConfig) -> Result<Verified> {
+    let open = app.targets_for(Some(&job.database), None)?;
+    let entries = app.entries(&open, &app.config.instance, &job.database, Some(&job.name))?;
+    let mut last = None;
+    for entry in &choose(&entries, Selector::Latest, &app.rules(&job.database, false))? {
+        let verified = one(app, entry, &open, true);
+        if verified.ok || verified.error.as_ref().is_some_and(Error::is_stopped) {
+            return Ok(verified);
+        }
+        last.get_or_insert(verified);
+    }
+    last.ok_or_else(|| Error::new(Kind::NoBackup, "there is no backup"))
+}
+
 fn databases(app: &App, args: &VerifyArgs) -> Result<Vec<String>> {
     let mut known: Vec<String> = app.config.jobs.iter().map(|job| job.database.clone()).collect();
     known.extend(app.config.databases.keys().cloned());
@@ -113,6 +145,7 @@ fn one(app: &App, entry: &Entry, open: &[OpenTarget], load: bool) -> Verified {
         ok: false,
         dump_bytes: signed.map(|signed| signed.dump_bytes),
         end_mark: None,
+        engine: signed.map(|signed| signed.engine.clone()).unwrap_or_default(),
         restored: false,
         counts: Counts::new(),
         error: None,
@@ -139,7 +172,7 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
             expected: signed.counts.clone(),
             server_version: signed.server_version.clone(),
         };
-        let restored = app.engine(database)?.restore(&mut decoded.stream, &request, &app.cx)?;
+        let restored = app.engine(database)?.engine.restore(&mut decoded.stream, &request, &app.cx)?;
         verified.restored = true;
         verified.counts = restored.counts;
         proved(app, &signed.job, entry.id.as_str())?;
@@ -171,8 +204,8 @@ fn show(app: &App, verified: &Verified) -> Result<()> {
     let end = verified.end_mark.as_deref().unwrap_or("?");
     let mut text = format!("{} at {}: good; created {created}, {size}, end mark {end}", verified.id, verified.target);
     if verified.restored {
-        let rows: u64 = verified.counts.values().flatten().sum();
-        text.push_str(&format!("; restored into a scratch database: {} tables, {rows} rows", verified.counts.len()));
+        let counted = summary(&verified.engine, &verified.counts);
+        text.push_str(&format!("; restored into a scratch database: {counted}"));
     }
     app.cx.report.out(&text)
 }

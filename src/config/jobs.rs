@@ -13,6 +13,7 @@ use crate::retention::Policy;
 use crate::schedule::cron::Cron;
 use crate::schedule::due;
 use crate::secret::Source;
+use crate::target::cloud;
 
 /// How long a job may take, if nothing else is said: a run that hangs for ever would hold the job's lock for ever.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
@@ -52,6 +53,8 @@ pub struct JobConfig {
     pub retry_after: Duration,
     /// How long after its slot it runs, so that not all do at once.
     pub delay: TimeDelta,
+    /// When its newest backup is restored into a scratch database, as a proof.
+    pub drill: Option<Cron>,
     /// Is told of this job's start, success and failure.
     pub healthcheck_url: Option<Source>,
     /// Run before.
@@ -102,7 +105,10 @@ fn one(
     let database = table.required_string("database");
     let given = table.string("name");
     let targets = targets(table, target_names);
-    let cron = schedule(table);
+    let timezone = table.string("timezone").unwrap_or_else(|| "UTC".to_owned());
+    let expression = table.required_string("schedule");
+    let cron = expression.and_then(|expression| schedule(table, "schedule", &expression, &timezone));
+    let drill = table.string("drill").and_then(|expression| schedule(table, "drill", &expression, &timezone));
     let compress = table.boolean("compress").unwrap_or(true);
     let level = table.integer("compression_level", 1..=9).and_then(|level| u8::try_from(level).ok());
     let encrypt = table.boolean("encrypt").unwrap_or(false);
@@ -127,9 +133,7 @@ fn one(
     let healthcheck_url = super::web_address(table, "healthcheck_url");
     let (before, after) = (table.command("before"), table.command("after"));
     let spread = table.duration("spread").unwrap_or_default();
-    for later in ["drill", "checks"] {
-        table.not_yet(later, "leave it out");
-    }
+    table.not_yet("checks", "leave it out: a drill compares what is counted");
     let name = given.or_else(|| Some(format!("{}@{}", database.as_deref()?, targets.join("+"))));
     if let Some(name) = &name {
         check_name(table, "name", name);
@@ -150,6 +154,7 @@ fn one(
             retries,
             retry_after,
             delay: delay(spread, instance, name.as_deref()?),
+            drill,
             healthcheck_url,
             before,
             after,
@@ -167,13 +172,11 @@ fn delay(spread: Duration, instance: &str, job: &str) -> TimeDelta {
     i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds).unwrap_or_default()
 }
 
-fn schedule(table: &mut Table<'_>) -> Option<Cron> {
-    let expression = table.required_string("schedule");
-    let timezone = table.string("timezone").unwrap_or_else(|| "UTC".to_owned());
-    match Cron::parse(&expression?, &timezone) {
+fn schedule(table: &Table<'_>, key: &str, expression: &str, timezone: &str) -> Option<Cron> {
+    match Cron::parse(expression, timezone) {
         Ok(cron) => Some(cron),
         Err(error) => {
-            let key = if timezone.parse::<chrono_tz::Tz>().is_err() { "timezone" } else { "schedule" };
+            let key = if timezone.parse::<chrono_tz::Tz>().is_err() { "timezone" } else { key };
             table.failed(key, &error);
             None
         }
@@ -203,7 +206,7 @@ fn targets(table: &mut Table<'_>, known_names: &[String]) -> Vec<String> {
         table.problem("target", "is empty", "name at least one target");
     }
     for (at, name) in names.iter().enumerate() {
-        if !known_names.contains(name) {
+        if !known_names.contains(name) && name != cloud::NAME {
             let hint = match known_names.is_empty() {
                 true => format!("add a table [backup.targets.{name}]"),
                 false => suggest(name, known()),

@@ -19,7 +19,7 @@ use crate::format::key::Key;
 use crate::format::name::{MAX_NAME_BYTES, encode};
 use crate::schedule::lease;
 use crate::secret::{Source, check_private};
-use crate::target::{Opener, REGISTRY as TARGETS, TargetKind};
+use crate::target::{Opener, REGISTRY as TARGETS, TargetKind, cloud};
 use crate::world::Vars;
 
 /// Where the configuration is, if nothing else is said.
@@ -81,6 +81,10 @@ pub struct TargetConfig {
     pub kind: &'static TargetKind,
     /// Opens it.
     pub open: Opener,
+    /// Where a cloud is, for the command that links to it.
+    pub endpoint: Option<String>,
+    /// Its certificates, for the same.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for TargetConfig {
@@ -94,12 +98,12 @@ impl std::fmt::Debug for TargetConfig {
 pub struct DatabaseConfig {
     /// Its name.
     pub name: String,
-    /// Its engine.
-    pub engine: &'static EngineKind,
-    /// Where it is; may hold a password.
-    pub url: Source,
+    /// Its engine and where it is (which may hold a password); none: its container says so.
+    pub place: Option<(&'static EngineKind, Source)>,
     /// Its password, if not in the URL.
     pub password: Option<Source>,
+    /// Words put before every tool, so that it runs elsewhere.
+    pub exec: Vec<String>,
     /// Where the tools are.
     pub tools_dir: Option<PathBuf>,
     /// More arguments for the dump tool.
@@ -214,6 +218,14 @@ impl Config {
         config.check_state(&table, &names);
         let tables = table.tables("jobs");
         config.jobs = jobs::read(tables, &config.instance, &names, config.encryption_key.is_some());
+        // A job can name it where no table does: `cloud link` has said all there is to say.
+        if !names.iter().any(|name| name == cloud::NAME)
+            && config.jobs.iter().any(|job| job.targets.iter().any(|name| name == cloud::NAME))
+        {
+            let (name, open) = (cloud::NAME.to_owned(), cloud::without_table());
+            let target = TargetConfig { name: name.clone(), kind: &cloud::KIND, open, endpoint: None, ca_file: None };
+            config.targets.insert(name, target);
+        }
         table.finish();
         config
     }
@@ -317,8 +329,11 @@ fn target(mut table: Table<'_>) -> Option<TargetConfig> {
         return None;
     };
     let open = (found.read)(&mut table, &prefix);
+    let is_cloud = found.name == cloud::NAME;
+    let endpoint = table.peek("endpoint").filter(|_| is_cloud);
+    let ca_file = table.peek("ca_file").filter(|_| is_cloud).map(PathBuf::from);
     table.finish();
-    Some(TargetConfig { name, kind: found, open })
+    Some(TargetConfig { name, kind: found, open, endpoint, ca_file })
 }
 
 fn databases(root: &mut Table<'_>) -> BTreeMap<String, DatabaseConfig> {
@@ -330,10 +345,12 @@ fn databases(root: &mut Table<'_>) -> BTreeMap<String, DatabaseConfig> {
 fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
     let name = table.name().to_owned();
     check_name(&table, &name, &name);
-    let engine = table.required_string("engine");
-    let url = table.secret("url");
+    // With neither it is found as the container of its name, and the rest of the table is added to that.
+    let found = ["engine", "url", "exec"].iter().all(|key| !table.has(key)) && !table.is_overridden(&["engine", "url"]);
+    let engine = if found { None } else { table.required_string("engine") };
+    let url = if found { None } else { table.secret("url") };
     let password = table.secret("password");
-    table.not_yet("exec", "run it where the tools are, and leave exec out");
+    let exec = exec(&mut table);
     let tools_dir = table.path("tools_dir");
     let dump_args = table.strings("dump_args").unwrap_or_default();
     let restore_args = table.strings("restore_args").unwrap_or_default();
@@ -343,17 +360,21 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
         restore_after = hooks.command("after");
         hooks.finish();
     }
-    if url.is_none() && !table.has("url") {
+    if !found && url.is_none() && !table.has("url") {
         table.wrong("has no `url`", "add: url = \"postgres://user@host:5432/database\"");
     }
     let engine = engine.and_then(|engine| known_engine(&table, &engine));
+    for key in ["engine", "url"] {
+        // Where neither is given they are keys all the same.
+        table.knows(key);
+    }
     table.finish();
-    let (engine, url) = (engine?, url?);
+    let place = if found { None } else { Some((engine?, url?)) };
     Some(DatabaseConfig {
         name,
-        engine,
-        url,
+        place,
         password,
+        exec,
         tools_dir,
         dump_args,
         restore_args,
@@ -362,22 +383,29 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
     })
 }
 
-/// Engines that the configuration knows but this version has not got.
-const ABSENT_ENGINES: [&str; 2] = ["redis", "mongodb"];
+/// The words that a tool is run by elsewhere.
+fn exec(table: &mut Table<'_>) -> Vec<String> {
+    let Some(words) = table.strings("exec") else { return Vec::new() };
+    let program = words.first().map(|word| word.rsplit('/').next().unwrap_or(word)).unwrap_or_default();
+    let example = "write it as exec = [\"docker\", \"exec\", \"-i\", \"NAME\"]";
+    if words.is_empty() || words.iter().any(|word| word.is_empty() || word.contains('\0')) {
+        table.problem("exec", "must be a list of words, none of them empty", example);
+    } else if words.len() == 1 && program.contains(' ') {
+        table.problem("exec", "must be a list of words, not one text", example);
+    } else if program == "ssh" {
+        table.problem("exec", "begins with ssh, which joins words that belong apart", "reach the server by url");
+    } else if words.iter().any(|word| ["-t", "--tty", "-it", "-ti"].contains(&word.as_str())) {
+        table.problem("exec", "asks for a terminal, which alters a dump and shows a password", "write -i alone");
+    }
+    words
+}
 
 fn known_engine(table: &Table<'_>, name: &str) -> Option<&'static EngineKind> {
     let found = engine::kind(name);
     if found.is_none() {
         let names: Vec<_> = ENGINES.iter().map(|kind| kind.name).collect();
-        let hint = format!("this version has: {}", names.join(", "));
-        match ABSENT_ENGINES.contains(&name) {
-            true => table.problem(
-                "engine",
-                &format!("is {name:?}, which is not in this version of voxeltron-backup"),
-                &hint,
-            ),
-            false => table.problem("engine", &format!("is {name:?}, which is no engine"), &hint),
-        }
+        let hint = format!("use one of: {}", names.join(", "));
+        table.problem("engine", &format!("is {name:?}, which is no engine"), &hint);
     }
     found
 }

@@ -177,6 +177,15 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A text that was asked for already, without a word if it is none.
+    pub fn peek(&self, key: &str) -> Option<String> {
+        match (self.overridden(key), self.table.get(key).map(Spanned::get_ref)) {
+            (Some((_, value)), _) => Some(value.to_owned()),
+            (None, Some(DeValue::String(text))) => Some(text.clone().into_owned()),
+            _ => None,
+        }
+    }
+
     /// A text that must be there.
     pub fn required_string(&mut self, key: &'static str) -> Option<String> {
         let missing = self.table.get(key).is_none() && self.overridden(key).is_none();
@@ -354,6 +363,16 @@ impl<'a> Table<'a> {
             })
         };
         items.iter().enumerate().filter_map(child).collect()
+    }
+
+    /// Whether a variable overrides one of these keys.
+    pub fn is_overridden(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.overridden(key).is_some())
+    }
+
+    /// Counts a key as asked for.
+    pub fn knows(&mut self, key: &'static str) {
+        self.asked.insert(key);
     }
 
     /// Whether a key is there.

@@ -2,8 +2,10 @@
 //! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
 //! line in [`REGISTRY`].
 
+pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
+pub mod redis;
 pub mod sqlite;
 pub mod tools;
 pub mod url;
@@ -18,12 +20,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::count;
 use crate::report::Report;
 use crate::secret::Secret;
 use crate::world::World;
 
 /// Every engine that is built in.
-pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, sqlite::KIND];
+pub const REGISTRY: &[EngineKind] = &[postgres::KIND, mysql::KIND, redis::KIND, mongodb::KIND, sqlite::KIND];
 
 /// What a command passes to everything that does work. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub struct EngineKind {
     pub ending: &'static str,
     /// The schemes of a URL that means it.
     pub schemes: &'static [&'static str],
+    /// What is counted in its dumps, in words: `2 tables, 3001 rows`.
+    pub summary: fn(&Counts) -> String,
     /// A fresh inspector of its dumps.
     pub inspector: fn() -> Box<dyn Inspector>,
     /// Takes a database's settings, checks them, and contacts nothing.
@@ -62,6 +67,17 @@ impl fmt::Debug for EngineKind {
 /// The engine of that name, if it is built in.
 pub fn kind(name: &str) -> Option<&'static EngineKind> {
     REGISTRY.iter().find(|kind| kind.name == name)
+}
+
+/// What was counted in a dump of that engine, in its own words.
+pub fn summary(engine: &str, counts: &Counts) -> String {
+    kind(engine).map_or(summary_of_tables as fn(&Counts) -> String, |kind| kind.summary)(counts)
+}
+
+/// The same for SQL engines.
+pub fn summary_of_tables(counts: &Counts) -> String {
+    let rows = count(counts.values().flatten().sum(), "row", "rows");
+    format!("{}, {rows}", count(counts.len() as u64, "table", "tables"))
 }
 
 /// How one database is reached, secrets fetched.

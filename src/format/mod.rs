@@ -10,6 +10,11 @@ pub mod time;
 /// The format that is written. Readers take this one.
 pub const FORMAT: u32 = 1;
 
+/// A number of things, in words: `1 table`, `2 tables`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Bytes in lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;

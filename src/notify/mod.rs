@@ -83,18 +83,19 @@ impl<'a> Runs<'a> {
         let Some(source) = &self.app.config.notify.healthcheck_url else { return };
         let failing = failing(self.app, reports);
         let mut said: Vec<String> = reports.iter().map(words).collect();
-        said.extend(failing.iter().map(|job| format!("{job}: has been failing since before this run")));
+        said.extend(failing.iter().map(|job| format!("{job}: failing, or unproved, since before this run")));
         let path = if outcome.is_ok() && failing.is_empty() { "" } else { "/fail" };
         ping(self.app, Some(source), COMMON, path, &said.join("\n"));
     }
 }
 
-/// Jobs that fail, as the state knows, beside those that were run just now.
+/// Jobs that fail, as the state knows, beside those that were run just now; and those whose last drill failed.
 fn failing(app: &App, reports: &[JobReport]) -> Vec<String> {
     let Ok(state) = state(app) else { return Vec::new() };
     let fails = |job: &&JobConfig| {
         let ran = reports.iter().any(|report| report.job == job.name);
-        !ran && state.jobs.get(&job.name).is_some_and(|past| past.failures_in_row > 0)
+        let past = state.jobs.get(&job.name);
+        past.is_some_and(|past| past.is_unproved() || (!ran && past.failures_in_row > 0))
     };
     app.config.jobs.iter().filter(fails).map(|job| job.name.clone()).collect()
 }

@@ -96,6 +96,16 @@ pub enum Decision {
     },
 }
 
+/// The slot of a drill that is due: the newest that has come since the last drill, or since the job was first seen. A
+/// drill that failed waits for its next slot, since it says enough. Without a backup there is nothing to prove.
+pub fn drill_due(drill: &Cron, past: Option<&JobState>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let past = past.filter(|past| past.last_success.is_some())?;
+    let slot = drill.previous_or_at(now)?;
+    // One that lies ahead was written by a wrong clock.
+    let last = past.last_drill.as_ref().map(|last| last.slot).filter(|last| *last <= now + CLOCK_SLACK);
+    (slot > last.unwrap_or(past.first_seen)).then_some(slot)
+}
+
 /// Decides about one job. `run_new` makes a job that has never settled a slot run as the newest one at once, where it
 /// would else wait for its first.
 pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_new: bool) -> Decision {

@@ -50,6 +50,9 @@ enum Change<T> {
     Leave(T),
 }
 
+/// Changes a record, of which it gets the age by the store's clock.
+type Step<'c, T> = dyn FnMut(&mut Document, Option<TimeDelta>) -> Result<Change<T>> + 'c;
+
 /// A record as it was read.
 struct Found {
     document: Document,
@@ -126,13 +129,7 @@ impl Shared {
 
     /// Changes a job's record: all of it or nothing. `change` may be called several times, each time with what stands
     /// there then; the last call is the one that counts.
-    fn change<T>(
-        &self,
-        records: &dyn Records,
-        job: &str,
-        report: &Report,
-        change: &mut dyn FnMut(&mut Document, Option<TimeDelta>) -> Result<Change<T>>,
-    ) -> Result<T> {
+    fn change<T>(&self, records: &dyn Records, job: &str, report: &Report, change: &mut Step<'_, T>) -> Result<T> {
         let key = self.key(job)?;
         let mut made: Option<(String, T)> = None;
         for attempt in 0..ATTEMPTS {

@@ -74,6 +74,23 @@ pub struct JobState {
     /// Which backup that was.
     #[serde(default)]
     pub last_proved_id: Option<String>,
+    /// The last drill that its schedule asked for.
+    #[serde(default)]
+    pub last_drill: Option<Drilled>,
+}
+
+/// A drill that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drilled {
+    /// Its slot.
+    #[serde(with = "serde_rfc3339")]
+    pub slot: DateTime<Utc>,
+    /// When it ended.
+    #[serde(with = "serde_rfc3339")]
+    pub finished: DateTime<Utc>,
+    /// What went wrong, if anything did.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A slot that failed and will be tried again.
@@ -153,6 +170,7 @@ impl JobState {
             last_error: None,
             last_proved: None,
             last_proved_id: None,
+            last_drill: None,
         }
     }
 
@@ -186,9 +204,15 @@ impl JobState {
             self.last_error = old.last_error;
             self.last_proved = old.last_proved;
             self.last_proved_id = old.last_proved_id;
+            self.last_drill = old.last_drill;
         }
         // The clock has gone back: a slot between now and then has not been run by anyone.
         self.first_seen = self.first_seen.min(now);
+    }
+
+    /// Whether the last drill failed, and nothing was proved since.
+    pub fn is_unproved(&self) -> bool {
+        self.last_drill.as_ref().is_some_and(|last| last.error.is_some() && self.last_proved <= Some(last.finished))
     }
 
     /// A run begins, for a slot or by hand. Written down before the dump, so that a kill is noticed.
@@ -243,6 +267,11 @@ impl JobState {
     pub fn proved(&mut self, id: &str, now: DateTime<Utc>) {
         self.last_proved = Some(now);
         self.last_proved_id = Some(id.to_owned());
+    }
+
+    /// A drill has ended.
+    pub fn drilled(&mut self, slot: DateTime<Utc>, error: Option<&str>, now: DateTime<Utc>) {
+        self.last_drill = Some(Drilled { slot, finished: now, error: error.map(shortened) });
     }
 
     fn ended(&mut self, slot: Option<DateTime<Utc>>) {

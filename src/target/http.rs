@@ -202,6 +202,7 @@ impl Client {
             Method::GET => self.session.get(url),
             Method::PUT => self.session.put(url),
             Method::POST => self.session.post(url),
+            Method::PATCH => self.session.patch(url),
             Method::HEAD => self.session.head(url),
             Method::DELETE => self.session.delete(url),
             _ => return Err(Trouble::Line(Line::Request, format!("no request is made by {method}"))),

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 use records::Records;
 
-pub mod absent;
+pub mod cloud;
 pub mod gcs;
 pub mod http;
 pub mod local;
@@ -24,7 +24,7 @@ pub mod s3;
 pub mod trouble;
 
 /// Every kind of target that the configuration knows.
-pub const REGISTRY: &[TargetKind] = &[local::KIND, s3::KIND, gcs::KIND, absent::CLOUD];
+pub const REGISTRY: &[TargetKind] = &[local::KIND, s3::KIND, gcs::KIND, cloud::KIND];
 
 /// Opens a target whose settings have been read; fetches its secrets.
 pub type Opener = Arc<dyn Fn(&Cx) -> Result<Box<dyn Target>> + Send + Sync>;

@@ -7,7 +7,12 @@ use std::time::Duration;
 use attohttpc::ErrorKind;
 
 use crate::error::{Error, io_reason};
+use crate::secret::Secret;
 
+/// A stranger's word that shares so many bytes in a row with a secret is not shown.
+const ECHO: usize = 8;
+/// How much of a stranger's text is looked at, in characters; more is never shown.
+const MAX_TEXT: usize = 1_000;
 /// How much of a store's own message is shown, in characters.
 const MAX_MESSAGE: usize = 300;
 
@@ -215,4 +220,17 @@ pub fn short(text: &str) -> String {
         cut.push('…');
     }
     cut.trim_end_matches('.').to_owned()
+}
+
+/// A stranger's text, but every word that has a piece of a secret in it.
+pub fn without(text: &str, secrets: &[Secret]) -> String {
+    let echoes = |word: &str| {
+        let pieces = || word.as_bytes().windows(ECHO);
+        secrets.iter().map(|secret| secret.expose().as_bytes()).any(|secret| {
+            let short = secret.len() < ECHO && word.as_bytes().windows(secret.len().max(1)).any(|it| it == secret);
+            short || pieces().any(|piece| secret.windows(ECHO).any(|window| window == piece))
+        })
+    };
+    let text: String = text.chars().take(MAX_TEXT).collect();
+    text.split_whitespace().map(|word| if echoes(word) { "(removed)" } else { word }).collect::<Vec<_>>().join(" ")
 }

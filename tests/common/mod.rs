@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
+pub mod cloud;
 pub mod faults;
 pub mod gcs;
 pub mod proxy;
@@ -20,6 +21,44 @@ use std::time::{Duration, Instant};
 
 /// How long anything that a test starts may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The complete example of Voxeltron's documentation, as it stands there.
+pub const SEED: &str = r#"
+[backup]
+encryption_key = "base64-encoded-256-bit-key"
+[backup.targets.local]
+path = "/var/lib/voxeltron/backups"
+[backup.targets.s3]
+endpoint   = "https://s3.amazonaws.com"
+bucket     = "my-voxeltron-backups"
+region     = "us-east-1"
+access_key = "AKIA..."
+secret_key = "wJal..."
+[backup.targets.gcs]
+bucket           = "my-voxeltron-backups"
+credentials_file = "/etc/voxeltron/gcs-service-account.json"
+[[backup.jobs]]
+database       = "mydb"
+schedule       = "0 3 * * *"
+target         = "s3"
+compress       = true
+encrypt        = true
+retention_days = 30
+[[backup.jobs]]
+database       = "analytics"
+schedule       = "0 0 * * 0"
+target         = "gcs"
+compress       = true
+encrypt        = true
+retention_days = 90
+[[backup.jobs]]
+database       = "mycache"
+schedule       = "0 */6 * * *"
+target         = "local"
+compress       = true
+encrypt        = false
+retention_days = 7
+"#;
 
 /// A folder with a configuration, a `data` and a `store` folder, and the program run in a clean environment.
 pub struct Sandbox {

@@ -65,6 +65,9 @@ pub struct Plan {
 /// From a request's head to the status that it gets instead of the server's.
 pub type Refuser = fn(&str) -> Option<&'static str>;
 
+/// From an answer's head to the one that the client gets.
+pub type Editor = fn(String) -> String;
+
 #[derive(Debug, Default)]
 struct State {
     seen: AtomicUsize,
@@ -73,6 +76,7 @@ struct State {
     over: AtomicBool,
     canned: Mutex<Option<String>>,
     refused: Mutex<Option<Refuser>>,
+    edited: Mutex<Option<Editor>>,
     one_at_a_time: bool,
     gate: Mutex<()>,
 }
@@ -123,6 +127,11 @@ impl Proxy {
     /// Answers some requests by a bare status.
     pub fn refuse(&self, refuser: Refuser) {
         *self.state.refused.lock().unwrap() = Some(refuser);
+    }
+
+    /// Changes the head of every answer.
+    pub fn edit(&self, editor: Editor) {
+        *self.state.edited.lock().unwrap() = Some(editor);
     }
 
     /// The requests since [`Proxy::set`]: method and query, without the key.
@@ -200,6 +209,12 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
     server.write_all(&body)?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
+    let editor = *state.edited.lock().unwrap();
+    if let (Some(editor), Some(end)) = (editor, head_end(&answer)) {
+        let body = answer.split_off(end);
+        answer = editor(String::from_utf8_lossy(&answer).into_owned()).into_bytes();
+        answer.extend(body);
+    }
     match fault {
         Some(Fault::ResetAnswer) => {
             reset(&client);
@@ -259,6 +274,10 @@ fn line(head: &str) -> String {
     if let Some(range) = header(head, "content-range") {
         return format!("{method} {range}");
     }
+    // tus.
+    if let Some(offset) = header(head, "upload-offset") {
+        return format!("{method} from {offset}");
+    }
     if url.ends_with("/token") {
         return "token".to_owned();
     }
@@ -266,6 +285,7 @@ fn line(head: &str) -> String {
         ("POST", query, _) if query.starts_with("uploadType=resumable") => "begin".to_owned(),
         ("DELETE", query, _) if query.contains("upload_id") => "cancel".to_owned(),
         (_, _, Some(part)) => format!("part {part}"),
+        ("POST", ..) if url.ends_with("/v1/uploads") => "begin".to_owned(),
         ("POST", "uploads", _) | ("POST", "uploads=", _) => "begin".to_owned(),
         ("POST", ..) => "complete".to_owned(),
         ("DELETE", query, _) if query.contains("uploadId") => "abort".to_owned(),

@@ -24,7 +24,12 @@ pub fn endpoint() -> String {
 
 /// `HOST:PORT` of the server.
 pub fn address() -> String {
-    endpoint().split_once("://").map_or_else(String::new, |(_, address)| address.to_owned())
+    address_of(&endpoint())
+}
+
+/// `HOST:PORT` of an endpoint.
+pub fn address_of(endpoint: &str) -> String {
+    endpoint.split_once("://").map_or_else(String::new, |(_, address)| address.to_owned())
 }
 
 pub fn access_key() -> String {
@@ -43,23 +48,30 @@ pub fn keys() -> Keys {
 #[derive(Debug)]
 pub struct Bucket {
     pub name: String,
+    /// The server's.
+    pub endpoint: String,
     raw: Box<s3::Bucket>,
 }
 
 impl Bucket {
     pub fn new() -> Self {
-        Self::with(&[])
+        Self::with(endpoint(), &[])
+    }
+
+    /// One on the other server, of other people.
+    pub fn second() -> Self {
+        Self::with(from_runner("VOXELTRON_TEST_S3_SECOND"), &[])
     }
 
     /// One whose objects can be locked.
     pub fn lockable() -> Self {
-        Self::with(&[("x-amz-bucket-object-lock-enabled", "true")])
+        Self::with(endpoint(), &[("x-amz-bucket-object-lock-enabled", "true")])
     }
 
-    fn with(headers: &[(&'static str, &str)]) -> Self {
+    fn with(endpoint: String, headers: &[(&'static str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let region = Region::Custom { region: "us-east-1".to_owned(), endpoint: endpoint() };
+        let region = Region::Custom { region: "us-east-1".to_owned(), endpoint: endpoint.clone() };
         let keys = Credentials::new(Some(&access_key()), Some(&secret_key()), None, None, None).unwrap();
         let raw = s3::Bucket::new(&name, region, keys).unwrap().with_path_style();
         // The crate's own call names the region, which AWS and its like refuse for this one.
@@ -69,7 +81,7 @@ impl Bucket {
             asking.add_header(name, value);
         }
         AttoRequest::new(&asking, "", command).unwrap().response_data(false).unwrap();
-        Self { name, raw }
+        Self { name, endpoint, raw }
     }
 
     /// Settings with short pauses, and parts of 5 MiB.
@@ -79,7 +91,7 @@ impl Bucket {
             part_mib: 5,
             policy: Policy { attempts: 5, first: ms(20), longest: ms(200), longest_asked: ms(300) },
             patience: Patience { connect: ms(2_000), answer: ms(4_000), completion: ms(8_000), ..Patience::default() },
-            ..Settings::new("s3", &endpoint(), &self.name, prefix)
+            ..Settings::new("s3", &self.endpoint, &self.name, prefix)
         }
     }
 
@@ -117,7 +129,11 @@ impl Bucket {
 
     /// The keys of uploads that are not finished.
     pub fn unfinished(&self) -> Vec<String> {
-        let pages = self.raw.list_multiparts_uploads(None, None).unwrap();
+        let pages = match self.raw.list_multiparts_uploads(None, None) {
+            // The second server's answer where there is none.
+            Err(error) if error.to_string().contains("NoSuchUpload") => return Vec::new(),
+            pages => pages.unwrap(),
+        };
         pages.into_iter().flat_map(|page| page.uploads).map(|upload| upload.key).collect()
     }
 

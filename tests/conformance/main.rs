@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use common::proxy::Proxy;
 use tempfile::TempDir;
 use voxeltron_backup::target::Target;
+use voxeltron_backup::target::cloud::Cloud;
 use voxeltron_backup::target::gcs::Gcs;
 use voxeltron_backup::target::local::Local;
 use voxeltron_backup::target::memory::Memory;
@@ -141,10 +142,9 @@ pub struct S3Place {
 }
 
 impl S3Place {
-    pub fn new(prefix: &str) -> Self {
-        let bucket = common::s3::Bucket::new();
+    pub fn new(bucket: common::s3::Bucket, prefix: &str) -> Self {
         let target = bucket.target(prefix);
-        let proxy = Proxy::new(common::s3::address(), true);
+        let proxy = Proxy::new(common::s3::address_of(&bucket.endpoint), true);
         let settings = Settings { endpoint: proxy.endpoint(), ..bucket.settings(prefix) };
         let racing = settings.open(&common::s3::keys(), &World::system()).unwrap();
         Self { bucket, target, racing, _proxy: proxy }
@@ -176,6 +176,10 @@ impl Place for S3Place {
     }
 
     fn add_unfinished(&self) -> usize {
+        // The other server's can't be made older.
+        if self.bucket.endpoint != common::s3::endpoint() {
+            return 0;
+        }
         self.bucket.begin("backup/s3/host/shop/new");
         let old = self.bucket.begin("backup/s3/host/shop/old");
         self.bucket.age(&old);
@@ -224,7 +228,7 @@ impl Place for GcsPlace {
     }
 }
 
-/// Keys that are none of ours, for a target below `backup/gcs/`.
+/// Keys that are none of ours, for a target below `backup/gcs/`; the cloud is tested below the same prefix.
 const FOREIGN: [&str; 11] = [
     "notes.txt",
     "backup-of/host/shop/x",
@@ -264,8 +268,43 @@ impl Place for FakeGcsPlace {
     }
 }
 
+/// What an account holds below a prefix, on the reference server.
+#[derive(Debug)]
+pub struct CloudPlace {
+    account: common::cloud::Account,
+    target: Cloud,
+}
+
+impl CloudPlace {
+    pub fn new(prefix: &str) -> Self {
+        let account = common::cloud::Account::new(&serde_json::json!({"page": 700}));
+        let target = account.target(prefix);
+        Self { account, target }
+    }
+}
+
+impl Place for CloudPlace {
+    fn target(&self) -> &dyn Target {
+        &self.target
+    }
+
+    fn add_foreign(&self) {
+        FOREIGN.iter().for_each(|key| self.account.put(key, b"x"));
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        self.account.unfinished()
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        self.account.secrets()
+    }
+}
+
 suite::holds_for!(local_disk, LocalPlace::default());
 suite::holds_for!(memory, MemoryPlace::default());
-suite::holds_for!(s3, S3Place::new("backup/s3/"));
+suite::holds_for!(s3, S3Place::new(common::s3::Bucket::new(), "backup/s3/"));
+suite::holds_for!(second_s3, S3Place::new(common::s3::Bucket::second(), "backup/s3/"));
 suite::holds_for!(gcs, GcsPlace::new("backup/gcs/"));
 suite::holds_for!(fake_gcs, FakeGcsPlace::new("backup/gcs/"));
+suite::holds_for!(cloud, CloudPlace::new("backup/gcs/"));

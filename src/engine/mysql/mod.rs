@@ -40,6 +40,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "mysql",
     ending: "sql",
     schemes: &["mysql", "mariadb"],
+    summary: crate::engine::summary_of_tables,
     inspector: || Box::<script::Script>::default(),
     open,
 };

@@ -18,6 +18,7 @@ use self::block::{Block, Counted};
 use self::contents::{DatabaseEntries, Entry, Field, NAME_BYTES, Promise, STATEMENT_BYTES, contains, fields};
 use crate::engine::{Counts, Findings, Inspector};
 use crate::error::{Error, Kind, Result};
+use crate::format::count;
 
 mod block;
 pub mod contents;
@@ -391,7 +392,9 @@ impl Inspector for Archive {
             return Err(Error::new(Kind::Tool, cut).hint(hint));
         }
         let mut findings = self.findings.clone();
-        findings.end_mark = format!("{} entries, {} blocks of data, each whole", self.entries, self.blocks_done);
+        let entries = count(self.entries.unsigned_abs(), "entry", "entries");
+        let blocks = count(self.blocks_done, "block of data", "blocks of data");
+        findings.end_mark = format!("{entries}, {blocks}, each whole");
         Ok(findings)
     }
 }

@@ -33,6 +33,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "postgres",
     ending: "pgdump",
     schemes: &["postgres", "postgresql"],
+    summary: crate::engine::summary_of_tables,
     inspector: || Box::<archive::Archive>::default(),
     open,
 };

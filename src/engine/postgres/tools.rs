@@ -156,6 +156,12 @@ impl Tools {
     /// What to do about tools of the wrong version: names a folder with better ones, if there is one.
     pub fn version_hint(&self, fits: impl Fn(u32) -> bool, wanted: u32) -> String {
         let name = &self.toolbox.configured;
+        if self.toolbox.runs_elsewhere() {
+            return format!(
+                "set [databases.{name}] tools_dir to a folder with the tools of PostgreSQL {wanted} where its exec leads, or \
+                 leave exec out and use tools of this host"
+            );
+        }
         let folder = MAJORS.filter(|major| fits(*major)).find_map(|major| {
             VERSION_FOLDERS
                 .iter()

@@ -33,6 +33,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "sqlite",
     ending: "sqlite",
     schemes: &["sqlite"],
+    summary: crate::engine::summary_of_tables,
     inspector: image::inspector,
     open: |settings| Ok(Box::new(Sqlite::new(&settings)?)),
 };
@@ -53,6 +54,7 @@ impl Sqlite {
             ("dump_args", !settings.dump_args.is_empty()),
             ("restore_args", !settings.restore_args.is_empty()),
             ("tools_dir", settings.tools_dir.is_some()),
+            ("exec", !settings.exec.is_empty()),
         ] {
             if given {
                 return Err(wrong(key, built_in, &format!("remove {key}")));

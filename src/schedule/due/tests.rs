@@ -274,3 +274,24 @@ fn a_spread_job_runs_its_slot_later_and_every_slot_once() {
     let fresh = JobState::new(at("12T03:01:00"), &cron);
     waits(decide(&late, Some(&fresh), at("12T03:30:00"), false), "13T03:07:00", "new: waits for its first slot");
 }
+
+#[test]
+fn a_drill_is_due_once_a_slot_and_only_where_there_is_something_to_prove() {
+    let (cron, weekly) = (daily(), Cron::parse("0 5 * * 0", "UTC").unwrap());
+    // The 15th is a Sunday.
+    let mut past = past(&cron, "11T03:00:00");
+    assert_eq!(drill_due(&weekly, Some(&past), at("15T04:59:59")), None);
+    assert_eq!(
+        drill_due(&weekly, Some(&past), at("17T08:00:00")),
+        Some(at("15T05:00:00")),
+        "a missed one is made up for"
+    );
+    past.drilled(at("15T05:00:00"), Some("it holds the wrong rows"), at("17T08:10:00"));
+    assert_eq!(drill_due(&weekly, Some(&past), at("21T23:59:59")), None, "a failed one is not tried again at once");
+    assert_eq!(drill_due(&weekly, Some(&past), at("22T05:00:00")), Some(at("22T05:00:00")));
+    past.drilled(at("28T05:00:00"), None, at("28T05:00:00"));
+    assert_eq!(drill_due(&weekly, Some(&past), at("22T05:00:00")), Some(at("22T05:00:00")), "the clock was wrong then");
+    assert_eq!(drill_due(&weekly, None, at("22T05:00:00")), None);
+    past.last_success = None;
+    assert_eq!(drill_due(&weekly, Some(&past), at("22T05:00:00")), None);
+}

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::target::http::{self, Answer, Client, Haste, Outgoing};
-use crate::target::trouble::{Refusal, Trouble};
+use crate::target::trouble::{Refusal, Trouble, without};
 
 /// What a token is for: objects, and nothing beside them.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
@@ -26,10 +26,6 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 const MARGIN: Duration = Duration::from_secs(300);
 /// How far our clock may be from Google's, in seconds.
 const SKEW: i64 = 300;
-/// A stranger's word that shares so many bytes in a row with a secret is not shown.
-const ECHO: usize = 8;
-/// How much of a stranger's text is looked at, in characters; more is never shown.
-const MAX_TEXT: usize = 1_000;
 /// How many tokens are remembered for that.
 const REMEMBERED: usize = 8;
 
@@ -191,15 +187,7 @@ impl Auth {
         if let Identity::Account(account) = &self.identity {
             secrets.push(account.text.clone());
         }
-        let echoes = |word: &str| {
-            let pieces = || word.as_bytes().windows(ECHO);
-            secrets.iter().map(|secret| secret.expose().as_bytes()).any(|secret| {
-                let short = secret.len() < ECHO && word.as_bytes().windows(secret.len().max(1)).any(|it| it == secret);
-                short || pieces().any(|piece| secret.windows(ECHO).any(|window| window == piece))
-            })
-        };
-        let text: String = text.chars().take(MAX_TEXT).collect();
-        text.split_whitespace().map(|word| if echoes(word) { "(removed)" } else { word }).collect::<Vec<_>>().join(" ")
+        without(text, &secrets)
     }
 
     /// The token is good no longer.

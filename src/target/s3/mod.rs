@@ -150,7 +150,8 @@ impl Target for S3 {
         let path = self.0.path(prefix);
         let tell = |trouble: &Trouble| self.0.tell(trouble, Doing::Sweep, &path);
         let uploads = match pages::uploads(&self.0.wire, &path) {
-            Err(trouble) if trouble.is_not_implemented() => return Ok(0),
+            // Some say "no such upload" where there is none at all.
+            Err(trouble) if trouble.is_not_implemented() || trouble.is_missing() => return Ok(0),
             other => other.map_err(|trouble| tell(&trouble))?,
         };
         let mut swept = 0;

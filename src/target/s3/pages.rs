@@ -200,7 +200,10 @@ pub fn delete(wire: &Wire, paths: &[String]) -> Result<Vec<Kept>, Trouble> {
 
 /// The id of an upload that has begun.
 pub fn begun(text: &str) -> Result<String, Trouble> {
-    let begun: Begun = read(text, "InitiateMultipartUploadResult")?;
+    // Some leave out the "Result" at its end.
+    let root = ["InitiateMultipartUploadResult", "InitiateMultipartUpload"];
+    let [usual, short] = root.map(|root| read::<Begun>(text, root));
+    let begun = if short.is_ok() { short? } else { usual? };
     if begun.upload_id.is_empty() {
         return Err(Trouble::Strange("an upload without an id".to_owned()));
     }

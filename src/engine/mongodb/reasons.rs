@@ -1,0 +1,88 @@
+//! What a tool's last words mean. Flows in: a failure with the end of the tool's standard error. Flows out: the same with
+//! the reason in its message and the mend as its hint. Touches nothing.
+
+use super::url::Place;
+use crate::error::Error;
+
+/// Adds the reason and the mend to a tool's failure, as far as its last words give them away.
+pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
+    if error.is_stopped() || error.tail.is_empty() {
+        return error;
+    }
+    error.tail.retain(|line| !line.starts_with("Enter password for"));
+    let said = error.tail.join("\n");
+    let Some((_, why, hint)) = REASONS.iter().find(|(sign, _, _)| said.contains(sign)) else { return error };
+    let fill = |text: &str| {
+        text.replace("{server}", place.server())
+            .replace("{database}", &place.database)
+            .replace("{name}", configured)
+            .replace("{user}", place.user.as_deref().unwrap_or("a client without a user"))
+    };
+    let message = format!("{}: {}", error.message, fill(why));
+    Error { message, ..error }.hint(fill(hint))
+}
+
+const NO_ANSWER: (&str, &str) =
+    ("no server answers at {server}", "start the server, or mend the host and port in [databases.{name}] url");
+const LOGIN: (&str, &str) = (
+    "the server refuses {user} or the password",
+    "set [databases.{name}] password, and authSource in the url to the database that knows the user (often admin)",
+);
+const RIGHTS: (&str, &str) = (
+    "{user} lacks a right",
+    "db.getSiblingDB(\"admin\").grantRolesToUser(\"{user}\", [{ role: \"readWrite\", db: \"{database}\" }]) gives what \
+     backup and restore in place need",
+);
+const WRITES: (&str, &str) =
+    ("the server takes no writes", "restore on the primary: name all members and replicaSet in [databases.{name}] url");
+const FULL: (&str, &str) = ("the server's disk is full", "free space there: a restore needs room for a second copy");
+
+/// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
+const REASONS: &[(&str, &str, &str)] = &[
+    ("AuthenticationFailed", LOGIN.0, LOGIN.1),
+    ("Authentication failed", LOGIN.0, LOGIN.1),
+    ("auth error", LOGIN.0, LOGIN.1),
+    ("requires authentication", LOGIN.0, LOGIN.1),
+    ("ECONNREFUSED", NO_ANSWER.0, NO_ANSWER.1),
+    ("connection refused", NO_ANSWER.0, NO_ANSWER.1),
+    ("ENOTFOUND", "{server} can't be found", "mend the host in [databases.{name}] url"),
+    ("no such host", "{server} can't be found", "mend the host in [databases.{name}] url"),
+    ("not authorized", RIGHTS.0, RIGHTS.1),
+    ("Unauthorized", RIGHTS.0, RIGHTS.1),
+    ("permission denied", RIGHTS.0, RIGHTS.1),
+    ("NotWritablePrimary", WRITES.0, WRITES.1),
+    ("not primary", WRITES.0, WRITES.1),
+    (
+        "Duplicate key violation",
+        "the backup holds documents that break a unique index of its own",
+        "see the last lines for which index",
+    ),
+    ("E11000", "the backup holds documents that break a unique index of its own", "see the last lines for which index"),
+    (
+        "Document failed validation",
+        "a document breaks the rules of its own collection",
+        "restore with restore_args = [\"--bypassDocumentValidation\"] if the old documents are to stay as they are",
+    ),
+    ("CRC mismatch", "the archive is broken", "take another backup of this database: list shows them"),
+    ("corruption found in archive", "the archive is broken", "take another backup of this database: list shows them"),
+    ("No space left", FULL.0, FULL.1),
+    ("OutOfDiskSpace", FULL.0, FULL.1),
+    ("Server selection timed out", NO_ANSWER.0, NO_ANSWER.1),
+    ("server selection error", NO_ANSWER.0, NO_ANSWER.1),
+    ("MongoNetworkError", "the connection to {server} was cut", "look into the server's log"),
+    ("connection() error", "the connection to {server} was cut", "look into the server's log"),
+    ("incomplete read of message header", "the connection to {server} was cut", "look into the server's log"),
+    ("connection reset by peer", "the connection to {server} was cut", "look into the server's log"),
+    ("broken pipe", "the connection to {server} was cut", "look into the server's log"),
+    ("socket was unexpectedly closed", "the connection to {server} was cut", "look into the server's log"),
+    (
+        "unknown option",
+        "the tool does not know an option",
+        "mend dump_args and restore_args, or install a newer mongodump",
+    ),
+    (
+        "unknown flag",
+        "the tool does not know an option",
+        "mend dump_args and restore_args, or install a newer mongodump",
+    ),
+];

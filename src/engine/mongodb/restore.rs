@@ -1,0 +1,417 @@
+//! How a dump comes back. Flows in: the dump's stream and where it is to go. Flows out: collections that took their places,
+//! or an error and everything as it was. Touches the server, through the tools.
+//!
+//! In place, everything is loaded into the same database under other names, for renaming is all that a server does at
+//! once, and within one database alone. Only when the archive was whole and every document and index is there, the names
+//! are exchanged one by one, by a plan that stands in the database until all is done: whoever is stopped in between is
+//! finished by the next restore.
+
+use std::io::{Read, Write};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::archive::{Archive, Sort};
+use super::server::{self, Facts, drill_stem, number};
+use super::tools::{OURS, Tools, for_cleanup};
+use super::url::check_name;
+use crate::engine::{Counts, Cx, Destination, Request, Restored};
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::count;
+use crate::process::RestoreWriter;
+
+/// How much of the stream is handled at once, in bytes.
+const PIECE_BYTES: usize = 256 * 1024;
+/// How often an exchange is tried.
+const SWAP_TRIES: u32 = 3;
+/// How long to wait in between.
+const SWAP_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+/// What a restore needs to be allowed.
+const ACTIONS: [&str; 8] = [
+    "find",
+    "insert",
+    "remove",
+    "createCollection",
+    "createIndex",
+    "dropCollection",
+    "renameCollectionSameDB",
+    "listCollections",
+];
+
+#[derive(Deserialize)]
+struct Begun {
+    notes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Loaded {
+    collections: Vec<LoadedCollection>,
+}
+
+#[derive(Deserialize)]
+struct LoadedCollection {
+    name: String,
+    documents: u64,
+    indexes: Vec<String>,
+}
+
+/// One restore on its way.
+struct Restore<'a> {
+    tools: &'a Tools,
+    cx: &'a Cx,
+    destination: &'a Destination,
+    facts: Facts,
+    archive: Archive,
+    hex: String,
+    /// The database that is loaded into.
+    into: String,
+    /// What comes before the names of what is loaded.
+    prefix: String,
+    notes: Vec<String>,
+}
+
+/// Restores `dump` as `request` says.
+///
+/// # Errors
+/// The stream's own error, or [`Kind::Tool`]; the live database is then as it was and the scratch is gone, or, once the
+/// exchange has begun, the message says so.
+pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+    let mut archive = Archive::default();
+    let begun = read_origin(dump, &mut archive)?;
+    let hex = cx.world.random_hex(4)?;
+    let live = &tools.place.database;
+    let (into, prefix) = match &request.destination {
+        Destination::InPlace => (live.clone(), format!("{OURS}{hex}_")),
+        Destination::Into(name) => (name.clone(), String::new()),
+        Destination::Drill => (format!("{}{hex}", drill_stem(live)), String::new()),
+    };
+    if let Destination::Into(name) = &request.destination {
+        check_name(name)?;
+    }
+    let facts = server::ask(tools, &into, cx)?;
+    let destination = &request.destination;
+    let mut this = Restore { tools, cx, destination, facts, archive, hex, into, prefix, notes: Vec::new() };
+    this.check()?;
+    let mut scratch = this.begin()?;
+    this.load(begun, dump)?;
+    let counts = this.compare(request)?;
+    match destination {
+        Destination::InPlace => {
+            cx.world.cancel.check()?;
+            scratch.gone = true;
+            this.swap()?;
+        }
+        Destination::Into(_) => {
+            scratch.gone = true;
+            let settle = json!({ "action": "settle", "database": this.into, "hex": this.hex });
+            tools.ask::<Value>(settle, &for_cleanup(cx))?;
+        }
+        Destination::Drill => {
+            if let Err(error) = scratch.remove() {
+                this.notes.push(format!("can't drop the database {}: {error}", this.into));
+            }
+        }
+    }
+    drop(scratch);
+    Ok(Restored { counts, notes: this.notes })
+}
+
+/// Reads until the archive has said what it holds. Nothing has been touched yet.
+fn read_origin(dump: &mut dyn Read, archive: &mut Archive) -> Result<Vec<u8>> {
+    let mut begun = Vec::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    while !archive.knows_all() {
+        match read(dump, &mut piece)? {
+            0 => archive.end()?,
+            count => {
+                let bytes = piece.get(..count).unwrap_or_default();
+                archive.pass(bytes)?;
+                begun.extend_from_slice(bytes);
+            }
+        }
+    }
+    Ok(begun)
+}
+
+fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
+    loop {
+        match dump.read(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other.doing(Kind::Tool, "can't read the dump"),
+        }
+    }
+}
+
+fn refused<T>(message: String, hint: String) -> Result<T> {
+    Err(Error::new(Kind::Tool, message).hint(hint))
+}
+
+impl<'a> Restore<'a> {
+    /// Refuses what can't end well, before anything is made.
+    fn check(&self) -> Result<()> {
+        let (facts, configured) = (&self.facts, &self.tools.toolbox.configured);
+        let from = self.archive.server_version.as_deref().unwrap_or_default();
+        if number(from) > number(&facts.version) {
+            return refused(
+                format!("the backup is of a server of version {from}, this one is {}, which is older", facts.version),
+                format!("restore it into a server of that version or newer: mend [databases.{configured}] url"),
+            );
+        }
+        if !facts.primary {
+            return refused(
+                format!("{} takes no writes: it is not the primary", self.tools.place.server()),
+                format!("name all members and replicaSet in [databases.{configured}] url"),
+            );
+        }
+        if let Some((missing, grant)) = facts.missing(&ACTIONS, &self.into, "readWrite") {
+            return refused(missing, grant);
+        }
+        self.check_names()?;
+        match self.destination {
+            Destination::Into(name) if facts.exists(name) && !self.is_abandoned() => refused(
+                format!("there is a database {name} already"),
+                "give another name, or drop that one first".to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks whether every collection can be loaded, and get its name afterwards.
+    fn check_names(&self) -> Result<()> {
+        let in_place = *self.destination == Destination::InPlace;
+        let instead =
+            || format!("restore {} --into NEWNAME, and have its clients use that", self.tools.toolbox.configured);
+        let most = self.facts.namespace_bytes();
+        for (name, it) in &self.archive.collections {
+            if self.into.len() + 1 + self.prefix.len() + name.len() > most {
+                return refused(
+                    format!("the collection {name} can't be loaded: its name would be longer than {most} bytes"),
+                    if in_place { instead() } else { "give a shorter name".to_owned() },
+                );
+            }
+            if in_place && self.facts.ferretdb && name.contains('.') {
+                return refused(
+                    format!("FerretDB renames no collection whose name holds a dot, as {name} does"),
+                    instead(),
+                );
+            }
+            if in_place && it.sort == Sort::TimeSeries {
+                return refused(format!("the time series {name} can't be renamed by any server"), instead());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the target is nothing but what a dead restore has left.
+    fn is_abandoned(&self) -> bool {
+        self.facts.claims.iter().any(|claim| !claim.swapping)
+    }
+
+    /// Puts in order what dead restores have left, and marks what follows as ours.
+    fn begin(&mut self) -> Result<Scratch<'a>> {
+        let live = &self.tools.place.database;
+        let mut dead = match self.destination {
+            // The facts are of the target.
+            Destination::InPlace => self.facts.drills.clone(),
+            _ => server::ask(self.tools, live, self.cx)?.drills,
+        };
+        if let Destination::Into(name) = self.destination
+            && self.is_abandoned()
+        {
+            dead.push(name.clone());
+        }
+        let whole = *self.destination != Destination::InPlace;
+        let scratch = Scratch {
+            tools: self.tools,
+            cx: self.cx,
+            database: self.into.clone(),
+            hex: self.hex.clone(),
+            whole,
+            gone: false,
+        };
+        let request = json!({
+            "action": "begin",
+            "of": live,
+            "into": self.into,
+            "in_place": !whole,
+            "hex": self.hex,
+            "dead": dead,
+            "since": self.cx.world.clock.now().to_rfc3339(),
+        });
+        let begun: Begun = self.tools.ask(request, self.cx)?;
+        self.notes.extend(begun.notes);
+        Ok(scratch)
+    }
+
+    /// Passes the stream to mongorestore. Its input ends only after the stream has ended well and was whole; otherwise it is
+    /// stopped before anything else happens.
+    fn load(&mut self, begun: Vec<u8>, dump: &mut dyn Read) -> Result<()> {
+        let from = self.archive.database.clone().unwrap_or_else(|| self.into.clone());
+        let views = self.views();
+        let without: &[&str] = if self.prefix.is_empty() { &[] } else { &views };
+        let call = self.tools.load(&from, &self.into, &self.prefix, without);
+        self.cx.report.detail(&call.display());
+        let mut tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
+        let said = match self.feed(begun, dump, &mut tool) {
+            Ok(()) => tool.finish_telling().map_err(|error| self.tools.explain(error))?.1,
+            Err(error) => {
+                drop(tool);
+                return Err(self.tools.explain(error));
+            }
+        };
+        let failed = said.iter().any(|line| {
+            let number = line.split_once(" document(s) failed to restore").map(|(before, _)| before);
+            number.and_then(|before| before.rsplit(' ').next()).is_some_and(|number| number != "0")
+        });
+        match failed {
+            false => Ok(()),
+            true => Err(self.tools.explain(Error::new(Kind::Tool, "mongorestore left documents out").tail(said))),
+        }
+    }
+
+    fn views(&self) -> Vec<&str> {
+        let views = self.archive.collections.iter().filter(|(_, it)| it.sort == Sort::View);
+        views.map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn feed(&mut self, begun: Vec<u8>, dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {
+        let writing = "can't write to mongorestore";
+        tool.write_all(&begun).doing(Kind::Tool, writing)?;
+        drop(begun);
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let count = read(dump, &mut piece)?;
+            if count == 0 {
+                return self.archive.end();
+            }
+            let bytes = piece.get(..count).unwrap_or_default();
+            self.archive.pass(bytes)?;
+            tool.write_all(bytes).doing(Kind::Tool, writing)?;
+        }
+    }
+
+    /// Counts what has been loaded and compares it with what the archive held, and with what was counted when it was made.
+    fn compare(&self, request: &Request) -> Result<Counts> {
+        let asked = json!({
+            "action": "loaded",
+            "database": self.into,
+            "prefix": self.prefix,
+            "views": self.view_definitions(),
+        });
+        let loaded: Loaded = self.tools.ask(asked, self.cx)?;
+        let mut counts = Counts::new();
+        for (name, it) in &self.archive.collections {
+            if it.sort == Sort::View {
+                continue;
+            }
+            let Some(found) = loaded.collections.iter().find(|found| found.name == *name) else {
+                return Err(differs(format!("the collection {name} is missing")));
+            };
+            if it.sort == Sort::Collection && found.documents != it.documents {
+                return Err(differs(format!(
+                    "the collection {name} has {} instead of {}",
+                    count(found.documents, "document", "documents"),
+                    it.documents
+                )));
+            }
+            if let Some(index) = it.indexes.iter().find(|index| !found.indexes.contains(index)) {
+                return Err(differs(format!("the index {index} of the collection {name} is missing")));
+            }
+            counts.insert(name.clone(), (it.sort == Sort::Collection).then_some(found.documents));
+        }
+        for (name, expected) in &request.expected {
+            match (counts.get(name), expected) {
+                (None, _) => return Err(differs(format!("the collection {name} is missing"))),
+                (Some(Some(found)), Some(expected)) if found != expected => {
+                    let found = count(*found, "document", "documents");
+                    let what = format!("the collection {name} has {found} instead of {expected}");
+                    return Err(differs(what));
+                }
+                _ => {}
+            }
+        }
+        Ok(counts)
+    }
+
+    fn view_definitions(&self) -> Vec<Value> {
+        let views = self.archive.collections.iter().filter(|(_, it)| it.sort == Sort::View);
+        views.map(|(name, it)| json!({ "name": name, "metadata": it.metadata })).collect()
+    }
+
+    /// Exchanges the names, whatever signal comes: half an exchange helps nobody.
+    fn swap(&self) -> Result<()> {
+        let views = self.views();
+        let names: Vec<_> = self.archive.collections.keys().filter(|name| !views.contains(&name.as_str())).collect();
+        let plan = json!({ "names": names, "views": self.view_definitions() });
+        let cx = for_cleanup(self.cx);
+        let mut request = json!({ "action": "swap", "database": self.into, "hex": self.hex, "plan": plan });
+        let mut outcome = self.tools.ask::<Value>(request.clone(), &cx);
+        for _ in 1..SWAP_TRIES {
+            if outcome.is_ok() {
+                break;
+            }
+            cx.world.clock.sleep(SWAP_PAUSE);
+            // Whether the plan was written is not known: written twice it fails, and without one there is nothing to do.
+            if let Some(request) = request.as_object_mut() {
+                request.remove("plan");
+            }
+            let standing = server::ask(self.tools, &self.into, &cx)
+                .map(|facts| facts.claims.iter().find(|claim| claim.hex == self.hex).map(|claim| claim.swapping));
+            match standing {
+                Ok(Some(true)) => outcome = self.tools.ask::<Value>(request.clone(), &cx),
+                Ok(Some(false)) => {
+                    let clear = json!({ "action": "clear", "database": self.into, "hex": self.hex });
+                    self.tools.ask::<Value>(clear, &cx)?;
+                    return outcome.map(drop);
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => {}
+            }
+        }
+        outcome.map(drop).map_err(|error| {
+            let name = &self.tools.toolbox.configured;
+            error
+                .while_doing("the collections could not all take their places; some are the new ones, some the old")
+                .hint(format!("restore {name} again: it finishes this first"))
+        })
+    }
+}
+
+fn differs(what: String) -> Error {
+    Error::new(Kind::Tool, format!("what was loaded is not what the backup held: {what}"))
+        .hint("look into the server's log; another backup may be whole: list shows them")
+}
+
+/// What is loaded beside: gone when this is dropped, unless it has taken its place.
+struct Scratch<'a> {
+    tools: &'a Tools,
+    cx: &'a Cx,
+    database: String,
+    hex: String,
+    /// Whether the database is all ours.
+    whole: bool,
+    gone: bool,
+}
+
+impl Scratch<'_> {
+    /// Removes it now, whatever signal has come.
+    fn remove(&mut self) -> Result<()> {
+        self.gone = true;
+        let action = if self.whole { "drop" } else { "clear" };
+        let request = json!({ "action": action, "database": self.database, "hex": self.hex });
+        self.tools.ask::<Value>(request, &for_cleanup(self.cx)).map(drop)
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        if !self.gone
+            && let Err(error) = self.remove()
+        {
+            self.cx.report.warn(&format!(
+                "can't remove what was loaded beside {}: {error}; the next restore does",
+                self.database
+            ));
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A restore key by key, for servers that can't or may not follow us. Flows in: a checked backup. Flows out: databases that
+//! have taken the place of the live ones in one step, or everything as it was. Touches the server, through the tools alone.
+//!
+//! Keys are loaded by RESTORE into databases whose numbers are free; one transaction exchanges all of them for the live ones
+//! (SWAPDB) and the functions with them. A key of ours marks a database that is not live, so that the next restore clears
+//! what a killed one has left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufWriter, Write};
+
+use super::rdb::inspector::Keys;
+use super::rdb::{CRC64, Event, Key};
+use super::server::{self, Facts};
+use super::spool::{PIECE_BYTES, Spool};
+use super::tools::{Command, Tool, Tools, command, strings};
+use crate::engine::Cx;
+use crate::engine::tools::for_cleanup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::RestoreWriter;
+
+/// The key that marks a database that is not live.
+pub const MARKER: &str = "voxeltron-backup:restoring";
+/// How many databases a server has unless it is told otherwise.
+const DATABASES: u64 = 16;
+
+/// One load on its way.
+#[derive(Debug)]
+pub struct Load<'a> {
+    /// How the server is asked.
+    pub tools: &'a Tools,
+    /// The client.
+    pub client: &'a Tool,
+    /// What is to be loaded.
+    pub spool: &'a Spool,
+    /// The context.
+    pub cx: &'a Cx,
+}
+
+/// How many databases the server has.
+fn databases(load: &Load<'_>) -> Result<u64> {
+    let found = server::setting(load.tools, load.client, "databases", load.cx)?;
+    Ok(found.and_then(|text| text.parse().ok()).unwrap_or(DATABASES))
+}
+
+/// Databases that a restore has left: those with our mark.
+///
+/// # Errors
+/// [`Kind::Tool`] when the server can't be asked.
+pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Vec<u64>> {
+    let mut left = Vec::new();
+    for number in facts.keys.keys() {
+        let text =
+            tools.ask_all(client, &[command(["SELECT", &number.to_string()]), command(["EXISTS", MARKER])], cx)?;
+        if text.contains("(integer) 1") {
+            left.push(*number);
+        }
+    }
+    Ok(left)
+}
+
+/// Empties databases that are not live.
+fn clear(tools: &Tools, client: &Tool, numbers: &[u64], cx: &Cx) -> Result<()> {
+    for number in numbers {
+        tools.ask_all(client, &[command(["SELECT", &number.to_string()]), command(["FLUSHDB", "ASYNC"])], cx)?;
+    }
+    Ok(())
+}
+
+impl Load<'_> {
+    fn ask(&self, commands: &[Command], cx: &Cx) -> Result<String> {
+        self.tools.ask_all(self.client, commands, cx)
+    }
+
+    /// Empties these databases again, whatever has come in between, and gives the error that led to it.
+    fn undo(&self, numbers: &[u64], error: Error) -> Error {
+        let cx = for_cleanup(self.cx, super::CLEANUP);
+        if let Err(failure) = clear(self.tools, self.client, numbers, &cx) {
+            self.cx.report.warn(&format!(
+                "databases {numbers:?} could not be emptied again: {failure}; the next restore does it"
+            ));
+        }
+        error
+    }
+
+    /// In the place of the live data.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`]; the live data is then as it was.
+    pub fn in_place(&self, facts: &Facts) -> Result<()> {
+        let left = left(self.tools, self.client, facts, self.cx)?;
+        clear(self.tools, self.client, &left, self.cx)?;
+        let live: BTreeSet<u64> = facts.keys.keys().filter(|number| !left.contains(number)).copied().collect();
+        let wanted: BTreeSet<u64> = self.filled().into_iter().chain(live.iter().copied()).collect();
+        let all = databases(self)?;
+        let free: Vec<u64> = (0..all).rev().filter(|number| !wanted.contains(number)).take(wanted.len()).collect();
+        if free.len() < wanted.len() || wanted.iter().any(|number| *number >= all) {
+            let message = format!(
+                "the server has {all} databases; {} of them are in use or in the backup, and as many must be free beside them \
+                 to load it without touching what is there",
+                wanted.len()
+            );
+            return Err(Error::new(Kind::Tool, message).hint(
+                "raise `databases` in the server's configuration; or restore by file: restore --output dump.rdb, stop the \
+                 server, put the file in its place, start it (with restore.before and restore.after)",
+            ));
+        }
+        let pairs: BTreeMap<u64, u64> = wanted.into_iter().zip(free.iter().copied()).collect();
+        self.load(&pairs, true).map_err(|error| self.undo(&free, error))?;
+        self.cx.world.cancel.check().map_err(|error| self.undo(&free, error))?;
+        let cx = for_cleanup(self.cx, super::CLEANUP);
+        if let Err(error) = self.swap(&pairs, facts, &cx) {
+            self.swap_back(&pairs, &cx)?;
+            return Err(self.undo(&free, error));
+        }
+        clear(self.tools, self.client, &free, &cx)
+    }
+
+    /// Into one database that is empty.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`]; the database is then empty again.
+    pub fn into_one(&self, number: u64, facts: &Facts) -> Result<()> {
+        let left = left(self.tools, self.client, facts, self.cx)?;
+        clear(self.tools, self.client, &left, self.cx)?;
+        let fail = |message: String, hint: &str| Err(Error::new(Kind::Tool, message).hint(hint));
+        if number >= databases(self)? {
+            return fail(format!("the server has no database {number}"), "give a smaller number, or raise `databases`");
+        }
+        if facts.keys.contains_key(&number) && !left.contains(&number) {
+            return fail(
+                format!("database {number} is not empty"),
+                "give the number of one that is: INFO keyspace names the others",
+            );
+        }
+        let filled = self.filled();
+        let Some(from) = filled.first().copied().filter(|_| filled.len() == 1) else {
+            return fail(
+                format!("the backup holds {} databases with keys ({filled:?}), --into takes one", filled.len()),
+                "restore it in place on another server: mend the url, or give a configuration for that one",
+            );
+        };
+        let pairs = BTreeMap::from([(from, number)]);
+        self.load(&pairs, true).map_err(|error| self.undo(&[number], error))?;
+        let unmark = [command(["SELECT", &number.to_string()]), command(["DEL", MARKER])];
+        self.ask(&unmark, self.cx).map_err(|error| self.undo(&[number], error)).map(drop)
+    }
+
+    /// Into a server of our own that is empty.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`].
+    pub fn into_own(&self) -> Result<()> {
+        let pairs = self.filled().into_iter().map(|number| (number, number)).collect();
+        self.load(&pairs, false)?;
+        match self.functions()? {
+            Some(payload) => self.ask(&[restore_functions(payload)], self.cx).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The databases of the backup that hold keys.
+    fn filled(&self) -> Vec<u64> {
+        let keys = self.spool.contents.keys.iter();
+        keys.filter(|(_, keys)| keys.lasting + keys.expiring > 0).map(|(number, _)| *number).collect()
+    }
+
+    /// Loads each database into the one that it is paired with, and counts what is there then.
+    fn load(&self, pairs: &BTreeMap<u64, u64>, mark: bool) -> Result<()> {
+        if mark {
+            let marks: Vec<Command> = pairs
+                .values()
+                .flat_map(|scratch| [command(["SELECT", &scratch.to_string()]), command(["SET", MARKER, "new"])])
+                .collect();
+            self.ask(&marks, self.cx)?;
+        }
+        let call = self.tools.pipe(self.client);
+        self.cx.report.detail(&call.display());
+        let tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
+        let mut writer = BufWriter::with_capacity(PIECE_BYTES, tool);
+        let fed =
+            self.feed(pairs, &mut writer).and_then(|()| writer.flush().doing(Kind::Tool, "can't write to the client"));
+        let (tool, _) = writer.into_parts();
+        let outcome = match fed {
+            Ok(()) => tool.finish().map(drop),
+            Err(error) => {
+                drop(tool);
+                Err(error)
+            }
+        };
+        outcome.map_err(|error| self.tools.explain(error))?;
+        let there = Facts::ask(self.tools, self.client, self.cx)?;
+        for (number, scratch) in pairs {
+            let wanted = self.spool.contents.keys.get(number).copied().unwrap_or_default();
+            let found = there.keys.get(scratch).copied().unwrap_or_default();
+            let lasting = found.lasting.saturating_sub(u64::from(mark));
+            if lasting != wanted.lasting || found.expiring > wanted.expiring {
+                let message = format!(
+                    "database {scratch} holds {lasting} keys and {} that expire, where the backup has {} and {} in database {number}",
+                    found.expiring, wanted.lasting, wanted.expiring
+                );
+                return Err(
+                    Error::new(Kind::Tool, message).hint("does the server evict keys, or does somebody write there?")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn feed(&self, pairs: &BTreeMap<u64, u64>, writer: &mut impl Write) -> Result<()> {
+        let now = u64::try_from(self.cx.world.clock.now().timestamp_millis()).unwrap_or_default();
+        let mut selected = None;
+        self.spool.each(&mut |event| {
+            let Event::Key(key) = event else { return Ok(()) };
+            if key.expires.is_some_and(|at| at <= now) {
+                return Ok(());
+            }
+            let Some(scratch) = pairs.get(&key.database) else { return Ok(()) };
+            let mut send = || -> Result<()> {
+                if selected != Some(*scratch) {
+                    let number = scratch.to_string();
+                    write!(writer, "*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len())
+                        .doing(Kind::Tool, "can't write to the client")?;
+                    selected = Some(*scratch);
+                }
+                self.send(&key, writer)
+            };
+            send()
+        })
+    }
+
+    /// One RESTORE. Its payload is the type, the value as it stands, the format's version and the checksum of all three.
+    fn send(&self, key: &Key, writer: &mut impl Write) -> Result<()> {
+        let what = "can't write to the client";
+        let name = self.spool.name(key)?;
+        let expires = key.expires.unwrap_or(0).to_string();
+        let size = key.value.end - key.value.start;
+        write!(writer, "*5\r\n$7\r\nRESTORE\r\n${}\r\n", name.len()).doing(Kind::Tool, what)?;
+        writer.write_all(&name).doing(Kind::Tool, what)?;
+        write!(writer, "\r\n${}\r\n{expires}\r\n${}\r\n", expires.len(), size + 11).doing(Kind::Tool, what)?;
+        let mut digest = CRC64.digest();
+        let mut put = |bytes: &[u8]| {
+            digest.update(bytes);
+            writer.write_all(bytes).doing(Kind::Tool, what)
+        };
+        put(&[key.kind])?;
+        let mut at = key.value.start;
+        while at < key.value.end {
+            let to = key.value.end.min(at + PIECE_BYTES as u64);
+            put(&self.spool.part(at, to)?)?;
+            at = to;
+        }
+        put(&self.version())?;
+        let digest = digest.finalize().to_le_bytes();
+        writer.write_all(&digest).doing(Kind::Tool, what)?;
+        writer.write_all(b"\r\n$6\r\nABSTTL\r\n").doing(Kind::Tool, what)
+    }
+
+    fn version(&self) -> [u8; 2] {
+        u16::try_from(self.spool.format.1).unwrap_or(u16::MAX).to_le_bytes()
+    }
+
+    /// All libraries of the backup, as FUNCTION RESTORE takes them.
+    fn functions(&self) -> Result<Option<Vec<u8>>> {
+        if self.spool.contents.functions == 0 {
+            return Ok(None);
+        }
+        let mut payload = Vec::new();
+        self.spool.each(&mut |event| {
+            if let Event::Function(range) = event {
+                payload.extend(self.spool.part(range.start, range.end)?);
+            }
+            Ok(())
+        })?;
+        payload.extend(self.version());
+        payload.extend(CRC64.checksum(&payload).to_le_bytes());
+        Ok(Some(payload))
+    }
+
+    /// Exchanges all pairs, and the functions, in one transaction; the old data carries our mark then.
+    fn swap(&self, pairs: &BTreeMap<u64, u64>, facts: &Facts, cx: &Cx) -> Result<()> {
+        let mut commands = vec![command(["MULTI"])];
+        if facts.is_valkey() || facts.release() >= (7, 0) {
+            commands.push(match self.functions()? {
+                Some(payload) => restore_functions(payload),
+                None => command(["FUNCTION", "FLUSH"]),
+            });
+        }
+        commands.extend(exchange(pairs, "old"));
+        commands.push(command(["EXEC"]));
+        self.cx.report.detail("MULTI; SWAPDB …; EXEC");
+        self.ask(&commands, cx).map(drop)
+    }
+
+    /// After a transaction that failed: if the databases were exchanged all the same, exchanges them back.
+    fn swap_back(&self, pairs: &BTreeMap<u64, u64>, cx: &Cx) -> Result<()> {
+        let Some(scratch) = pairs.values().next() else { return Ok(()) };
+        let mark = self.ask(&[command(["SELECT", &scratch.to_string()]), command(["GET", MARKER])], cx)?;
+        if !strings(&mark).contains(&b"old".to_vec()) {
+            return Ok(());
+        }
+        let commands = [command(["MULTI"])].into_iter().chain(exchange(pairs, "new")).chain([command(["EXEC"])]);
+        self.ask(&commands.collect::<Vec<_>>(), cx).map(drop)
+    }
+}
+
+fn restore_functions(payload: Vec<u8>) -> Command {
+    vec![b"FUNCTION".to_vec(), b"RESTORE".to_vec(), payload, b"FLUSH".to_vec()]
+}
+
+/// Exchanges pairs of databases, and leaves this mark in what is not live.
+fn exchange(pairs: &BTreeMap<u64, u64>, mark: &str) -> Vec<Command> {
+    let one = |(live, scratch): (&u64, &u64)| {
+        let (live, scratch) = (live.to_string(), scratch.to_string());
+        [
+            command(["SELECT", &scratch]),
+            command(["DEL", MARKER]),
+            command(["SWAPDB", &live, &scratch]),
+            command(["SET", MARKER, mark]),
+        ]
+    };
+    pairs.iter().flat_map(one).collect()
+}
+
+/// How many keys each of the server's databases holds, as a manifest has them.
+///
+/// # Errors
+/// [`Kind::Tool`] when the server can't be asked.
+pub fn counted(tools: &Tools, client: &Tool, cx: &Cx) -> Result<(BTreeMap<u64, Keys>, u64)> {
+    let facts = Facts::ask(tools, client, cx)?;
+    let functions = server::functions(tools, client, &facts, cx)?;
+    Ok((facts.keys, functions))
+}

@@ -1,0 +1,201 @@
+//! How a backup comes back. Flows in: the dump's stream and where it is to go. Flows out: a server that holds it, or an error
+//! and everything as it was. Touches the server, through the tools, and `data_dir`.
+//!
+//! The order is the promise: the whole stream is read, authenticated and checked before the server hears of it; what the
+//! server can't load or hold is refused; and the new data takes the place of the old in one step of the server's.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::drill;
+use super::feed;
+use super::keys::{self, Load};
+use super::rdb::inspector::{compare, counts};
+use super::replicate::{self, Failure};
+use super::server::{self, Facts};
+use super::settings::Changed;
+use super::spool::Spool;
+use super::tools::{Tool, Tools};
+use crate::engine::{Cx, Destination, Request, Restored};
+use crate::error::{Error, Kind, Result};
+
+/// Restores `dump` as `request` says.
+///
+/// # Errors
+/// The stream's own error, or [`Kind::Tool`]; the live data is then as it was, settings too.
+pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+    let spool = Spool::read(dump, cx)?;
+    if !request.expected.is_empty() {
+        compare_all(&spool, request)?;
+    }
+    let client = tools.client(cx)?;
+    if request.destination == Destination::Drill {
+        return practise(tools, &client, &spool, cx);
+    }
+    let facts = Facts::ask(tools, &client, cx)?;
+    let (mut changed, was_left) = Changed::open(tools, &client, cx)?;
+    let facts = if was_left { Facts::ask(tools, &client, cx)? } else { facts };
+    let mut notes = Vec::new();
+    if was_left {
+        notes.push(
+            "a restore that was interrupted had left settings of the server changed; they are put back".to_owned(),
+        );
+    }
+    check(tools, &client, &spool, &facts, cx)?;
+    if spool.contents.module_aux {
+        notes.push(
+            "the backup has data that a module keeps outside of keys; it is restored by replication alone".to_owned(),
+        );
+    }
+    let load = Load { tools, client: &client, spool: &spool, cx };
+    if let Destination::Into(number) = &request.destination {
+        let number: u64 = number.parse().map_err(|_| {
+            Error::new(Kind::Tool, format!("{number:?} is no number of a database"))
+                .hint("give the number of an empty database of this server: --into 5")
+        })?;
+        memory(&spool, &facts, false)?;
+        load.into_one(number, &facts)?;
+        if spool.contents.functions > 0 {
+            notes.push("functions belong to the whole server and are not restored beside it".to_owned());
+        }
+        return Ok(Restored { counts: spool.contents.counts(), notes });
+    }
+    notes.extend(in_place(&load, &facts, &mut changed)?);
+    let (found, functions) = keys::counted(tools, &client, cx)?;
+    Ok(Restored { counts: counts(&found, functions), notes })
+}
+
+/// What was counted when the backup was made, against what is in it now.
+fn compare_all(spool: &Spool, request: &Request) -> Result<()> {
+    compare(&request.expected, &spool.contents.counts())?;
+    compare(&spool.contents.counts(), &request.expected)
+}
+
+/// Refuses what can't end well, before anything is changed.
+fn check(tools: &Tools, client: &Tool, spool: &Spool, facts: &Facts, cx: &Cx) -> Result<()> {
+    let from = spool.contents.version.as_deref();
+    server::refuse_newer(spool.format, from, &facts.name(), facts.is_valkey(), facts.release())?;
+    facts.refuse_parts(tools, client, cx)?;
+    if facts.text("cluster_enabled") == "1" {
+        return Err(Error::new(
+            Kind::Tool,
+            "the server is in cluster mode, where neither replication from outside nor an exchange \
+             of databases works",
+        )
+        .hint("restore by file: restore --output dump.rdb, stop the server, put the file in its place, start it"));
+    }
+    if facts.is_replica() {
+        return Err(Error::new(Kind::Tool, format!("the server is a replica of {}", facts.master()))
+            .hint("restore at its primary, which passes it on: mend the url"));
+    }
+    Ok(())
+}
+
+/// Whether there is room: for the old and the new data at once where they stand side by side under `maxmemory`.
+fn memory(spool: &Spool, facts: &Facts, replicated: bool) -> Result<()> {
+    let (new, old) = (spool.contents.used_memory.unwrap_or(0), facts.number("used_memory"));
+    let (limit, system) = (facts.number("maxmemory"), facts.number("total_system_memory"));
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    // A server that follows another heeds its own limit only after that.
+    let under_limit = if replicated { new } else { old.saturating_add(new) };
+    if limit > 0 && under_limit > limit {
+        let message = format!(
+            "the backup's server used {} MiB, this one uses {} MiB, and its maxmemory is {} MiB",
+            mib(new),
+            mib(old),
+            mib(limit)
+        );
+        return Err(Error::new(Kind::Tool, message).hint("raise maxmemory: the old data stays until the new is there"));
+    }
+    if system > 0 && old.saturating_add(new) > system {
+        let message = format!(
+            "the backup's server used {} MiB and this one uses {} MiB, where the host has {} MiB: both would not fit at once",
+            mib(new),
+            mib(old),
+            mib(system)
+        );
+        return Err(Error::new(Kind::Tool, message).hint(
+            "free memory; or restore by file: restore --output dump.rdb, stop the server, put the file in its place, start it",
+        ));
+    }
+    Ok(())
+}
+
+/// The address by which the server reaches us, or why it can't be fed.
+fn way(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<IpAddr> {
+    let no = |why: &str| Err(Error::new(Kind::Tool, why));
+    if tools.toolbox.runs_elsewhere() {
+        return no("the tools run elsewhere, so the server may not reach this host");
+    }
+    if tools.place.tls || server::setting(tools, client, "tls-replication", cx)?.as_deref() == Some("yes") {
+        return no("the server speaks TLS to those it follows");
+    }
+    let modules = server::modules(tools, client, cx)?;
+    if !modules.is_empty() {
+        let list = modules.into_iter().collect::<Vec<_>>().join(", ");
+        return no(&format!("with modules ({list}) it may not be able to keep its old data while it loads"));
+    }
+    memory_of_replication(facts, tools, client, cx)?;
+    match tools.place.socket {
+        Some(_) => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        None => feed::our_address(&tools.place.host, tools.place.port),
+    }
+}
+
+/// A server that heeds its limit while it follows might evict what it loads.
+fn memory_of_replication(facts: &Facts, tools: &Tools, client: &Tool, cx: &Cx) -> Result<()> {
+    let heeds = server::setting(tools, client, "replica-ignore-maxmemory", cx)?.as_deref() == Some("no");
+    match heeds && facts.number("maxmemory") > 0 {
+        true => Err(Error::new(Kind::Tool, "with replica-ignore-maxmemory no it might evict what it loads")),
+        false => Ok(()),
+    }
+}
+
+fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result<Vec<String>> {
+    let (tools, client, spool, cx) = (load.tools, load.client, load.spool, load.cx);
+    let mut notes = Vec::new();
+    let outcome = way(tools, client, facts, cx).map_err(Failure::NoWay).and_then(|ip| {
+        memory(spool, facts, true)?;
+        replicate::replicate(tools, client, spool, ip, changed, cx)
+    });
+    match outcome {
+        Ok(loaded) => {
+            let functions = server::functions(tools, client, &loaded, cx).unwrap_or(spool.contents.functions);
+            if let Err(error) = compare(&spool.contents.counts(), &counts(&loaded.keys, functions)) {
+                notes.push(format!("the server has loaded the backup, but counts otherwise: {error}"));
+            }
+            if facts.number("connected_slaves") > 0 {
+                notes.push("the server's own replicas take all of the new data from it now".to_owned());
+            }
+        }
+        Err(Failure::NoWay(error)) if error.is_stopped() => return Err(error),
+        Err(Failure::NoWay(error)) => {
+            cx.report.detail(&format!("not by replication: {error}; key by key"));
+            memory(spool, facts, false)?;
+            load.in_place(facts)?;
+            notes.push(format!("restored key by key, not by replication: {error}"));
+        }
+        Err(Failure::Failed(error)) => return Err(tools.explain(error)),
+    }
+    notes.extend(replicate::persist(tools, client, facts, cx));
+    Ok(notes)
+}
+
+/// Loads the backup into a server of our own and counts what it has then.
+fn practise(tools: &Tools, client: &Tool, spool: &Spool, cx: &Cx) -> Result<Restored> {
+    let private = drill::start(tools, client, spool, cx)?;
+    let load = Load { tools: &private.tools, client, spool, cx };
+    if tools.toolbox.runs_elsewhere() {
+        load.into_own()?;
+    } else {
+        let (mut changed, _) = Changed::open(&private.tools, client, cx)?;
+        match replicate::replicate(&private.tools, client, spool, IpAddr::V4(Ipv4Addr::LOCALHOST), &mut changed, cx) {
+            Ok(_) => {}
+            Err(Failure::NoWay(error) | Failure::Failed(error)) => return Err(error),
+        }
+    }
+    let (found, functions) = keys::counted(&private.tools, client, cx)?;
+    let counts = counts(&found, functions);
+    compare(&spool.contents.counts(), &counts)?;
+    Ok(Restored { counts, notes: Vec::new() })
+}

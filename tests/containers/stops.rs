@@ -1,0 +1,205 @@
+//! What stops us stops the tools where they run, of each engine: a signal, a passed time, and our own death, in a dump, in a
+//! load and in a drill. Each tool is held by SIGSTOP as soon as it is there, so that it is in the middle of its work, and the
+//! harder to stop; after our own death, when nobody is left to kill it, it goes on and has to end by itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::common::{Sandbox, run};
+use super::engines::Server;
+use super::{Database, Place, number, podman, wait_until};
+
+/// Processes in whose arguments all of these stand, with the names of their programs.
+fn processes(parts: &[&str]) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let state = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let is_dead = state.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'));
+        if !is_dead && pid != std::process::id() && parts.iter().all(|part| words.contains(part)) {
+            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            found.push((pid, program.file_name().unwrap_or_default().to_string_lossy().into_owned()));
+        }
+    }
+    found
+}
+
+pub fn anything(parts: &[&str]) -> bool {
+    !processes(parts).is_empty()
+}
+
+fn signal(pid: u32, name: &str) {
+    run(Command::new("kill").args(["-s", name, &pid.to_string()]), b"");
+}
+
+/// The tool itself, held: not what leads to it.
+fn hold(parts: &[&str], child: &mut Child) -> Option<u32> {
+    let leads = ["podman", "conmon", "runc", "dash", "bash", "sh", "busybox", "env", "voxeltron-backup"];
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(30), "no tool with {parts:?}");
+        let tool = processes(parts).into_iter().find(|(_, program)| !leads.contains(&program.as_str()));
+        if let Some((pid, _)) = tool {
+            signal(pid, "STOP");
+            return Some(pid);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Signal,
+    Time,
+    Death,
+}
+
+/// A database of one engine, with what tells its tools from others at work.
+struct Case<'p> {
+    sandbox: Sandbox,
+    container: &'p str,
+    dump: Vec<String>,
+    load: Vec<String>,
+    drill: Option<Vec<String>>,
+}
+
+impl Case<'_> {
+    fn configure(&self, engine: &str, place: &Place, url: &str) {
+        let file = self.sandbox.write("password", &place.password);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        let jobs = [("long", "1h"), ("soon", "15s")].map(|(name, timeout)| {
+            format!("[[backup.jobs]]\nname = \"{name}\"\ndatabase = \"shop\"\nschedule = \"@daily\"\ntimeout = \"{timeout}\"\n")
+        });
+        self.sandbox.configure_local(
+            None,
+            &format!(
+                "[databases.shop]\nengine = \"{engine}\"\nurl = \"{url}\"\npassword = {{ file = \"{{dir}}/password\" }}\n\
+                 exec = {:?}\n{}",
+                place.exec,
+                jobs.concat(),
+            ),
+        );
+        self.sandbox.command(&["-q", "run-job", "long"]).run();
+    }
+
+    fn stopped(&self, args: &[&str], parts: &[String], stop: Stop) {
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        // It may have been too quick for us.
+        let held = (0..10).find_map(|_| {
+            let mut command = self.sandbox.command(args).into_command();
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let tool = hold(&parts, &mut child);
+            tool.map(|tool| (tool, child))
+        });
+        let (tool, mut child) = held.unwrap_or_else(|| panic!("{args:?}: {parts:?} is never caught"));
+        match stop {
+            Stop::Signal => signal(child.id(), "TERM"),
+            Stop::Time => {}
+            Stop::Death => child.kill().unwrap(),
+        }
+        let code = child.wait().unwrap().code();
+        match stop {
+            Stop::Signal => assert_eq!(code, Some(143), "{args:?}"),
+            Stop::Time => assert_eq!(code, Some(13), "{args:?}"),
+            Stop::Death => signal(tool, "CONT"),
+        }
+        wait_until(&format!("{stop:?} of {args:?}: all of {parts:?} is gone"), || !anything(&parts));
+        self.nothing_fell_to_the_first();
+    }
+
+    /// Whoever loses its parent in a container becomes a child of its first process, and stays as a dead one there.
+    fn nothing_fell_to_the_first(&self) {
+        let name = format!("voxeltron-db-{}", self.container);
+        let first = run(Command::new(podman()).args(["inspect", "--format", "{{.State.Pid}}", &name]), b"");
+        let first = first.stdout.trim().to_owned();
+        let comm = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        let strange: Vec<String> = children.split_whitespace().map(comm).filter(|name| *name != comm(&first)).collect();
+        assert_eq!(strange, Vec::<String>::new());
+    }
+
+    fn all_stops(&self) {
+        for stop in [Stop::Signal, Stop::Time, Stop::Death] {
+            self.stopped(&["run-job", if stop == Stop::Time { "soon" } else { "long" }], &self.dump, stop);
+        }
+        for stop in [Stop::Signal, Stop::Death] {
+            self.stopped(&["restore", "shop", "--latest", "--yes"], &self.load, stop);
+            if let Some(drill) = &self.drill {
+                self.stopped(&["verify", "shop", "--job", "long", "--restore"], drill, stop);
+            }
+        }
+        self.sandbox.command(&["-q", "restore", "shop", "--latest", "--yes"]).stderr_any().run();
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn mysql_is_stopped_in_its_container_whatever_stops_us() {
+    let place = &Place::all()[2];
+    let db = Database::new(place);
+    let scratch = format!("{}__restoring_", db.name);
+    let case = Case {
+        sandbox: Sandbox::new(),
+        container: "orders",
+        dump: words(&["mysqldump", &db.name, "--single-transaction"]),
+        load: words(&["mysql", &scratch, "--binary-mode"]),
+        drill: None,
+    };
+    case.configure("mysql", place, &format!("{}/{}", place.base, db.name.replace(' ', "%20")));
+    let before = db.all(&db.name);
+    case.all_stops();
+    assert_eq!(db.all(&db.name), before);
+    let left = place.sql("mysql", "SHOW DATABASES;");
+    for name in left.lines().filter(|name| name.starts_with(&scratch)) {
+        place.sql("mysql", &format!("DROP DATABASE `{name}`;"));
+    }
+}
+
+#[test]
+fn redis_is_stopped_in_its_container_whatever_stops_us() {
+    let server = Server::redis();
+    server.fill();
+    let before = server.digest();
+    let user = format!("stop-{}", number());
+    server.cli(&["ACL", "SETUSER", &user, "on", &format!(">{}", server.place.password), "~*", "&*", "+@all"]);
+    let case = Case {
+        sandbox: Sandbox::new(),
+        container: server.name,
+        dump: words(&["redis-cli", &user, "--rdb"]),
+        load: words(&["redis-cli", &user, "--pipe"]),
+        drill: Some(words(&["redis-cli", "/tmp/voxeltron-drill-", "--pipe"])),
+    };
+    let url = server.place.base.replace("://", &format!("://{user}@"));
+    case.configure("redis", &server.place, &url);
+    case.all_stops();
+    assert_eq!(server.digest(), before);
+    wait_until("the drills are gone", || server.no_drill_is_left());
+    server.cli(&["ACL", "DELUSER", &user]);
+}
+
+#[test]
+fn mongodb_is_stopped_in_its_container_whatever_stops_us() {
+    let server = Server::mongodb();
+    let name = format!("vx_stop_{}", number());
+    server.documents(&name);
+    let before = server.all(&name);
+    let case = Case {
+        sandbox: Sandbox::new(),
+        container: server.name,
+        dump: words(&["mongodump", &format!("--db={name}")]),
+        load: words(&["mongorestore", &format!("--nsTo={name}.")]),
+        drill: None,
+    };
+    case.configure("mongodb", &server.place, &format!("{}/{name}?authSource=admin", server.place.base));
+    case.all_stops();
+    assert_eq!(server.all(&name), before);
+    server.js(&name, "d.dropDatabase()");
+}

@@ -1,0 +1,182 @@
+//! Through the program itself: every command with JSON, and the password seen nowhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::support::{Server, Which};
+
+/// What must show nowhere.
+const CANARY: &str = "canary-7d1e-password";
+
+/// One at a time: a test's own commands hold the canary, and another's watcher would see it.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Sandbox {
+    folder: tempfile::TempDir,
+}
+
+impl Sandbox {
+    fn new(server: &Server) -> Self {
+        let folder = tempfile::Builder::new().prefix("voxeltron-redis-cli-").tempdir().unwrap();
+        let path = folder.path().display();
+        let text = format!(
+            "[backup]\ndata_dir = \"{path}/data\"\ninstance = \"h\"\n\
+             encryption_key = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\n[backup.targets.local]\npath = \"{path}/store\"\n\
+             [databases.cache]\nengine = \"redis\"\nurl = \"redis://canary:{CANARY}@127.0.0.1:{}\"\ntools_dir = \"{}\"\n\
+             [[backup.jobs]]\ndatabase = \"cache\"\nschedule = \"@daily\"\nencrypt = true\n",
+            server.port,
+            server.which.tools().display()
+        );
+        fs::write(folder.path().join("config.toml"), text).unwrap();
+        fs::set_permissions(folder.path().join("config.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        Self { folder }
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voxeltron-backup"));
+        command.arg("-c").arg(self.folder.path().join("config.toml")).args(words).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        for said in [&output.stdout, &output.stderr] {
+            assert!(!String::from_utf8_lossy(said).contains(CANARY), "{words:?}");
+        }
+        output
+    }
+
+    #[track_caller]
+    fn good(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Ends a watcher even when the test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Looks at all processes until `done`: the canary in arguments, and in the environment of anything but the client.
+fn watch(done: &AtomicBool) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let has = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes());
+    while !done.load(Ordering::SeqCst) {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(words) = fs::read(entry.path().join("cmdline")) else { continue };
+            let text = String::from_utf8_lossy(&words).replace('\0', " ");
+            if has(&words) {
+                seen.insert(format!("arguments: {text}"));
+            }
+            // One that begins or ends in between has no words yet, or no more.
+            let with = fs::read(entry.path().join("environ")).is_ok_and(|bytes| has(&bytes));
+            let still = fs::read(entry.path().join("cmdline")).is_ok_and(|again| again == words && !words.is_empty());
+            if with && still && !text.contains("-cli") {
+                seen.insert(format!("environment: {text}"));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    seen
+}
+
+fn every_command(which: Which) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::new(which);
+    server.small();
+    server.cli(&["ACL", "SETUSER", "canary", "on", &format!(">{CANARY}"), "~*", "&*", "+@all"]);
+    let sandbox = Sandbox::new(&server);
+    let before = server.digest();
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&done));
+        let end = Ending(&done);
+        sandbox.good(&["-v", "check"]);
+        sandbox.good(&["-v", "run-job", "cache"]);
+        let listed = sandbox.good(&["--json", "list", "cache"]);
+        assert!(listed.contains("\"engine\": \"redis\"") || listed.contains("\"engine\":\"redis\""), "{listed}");
+        let plan = sandbox.good(&["--json", "restore", "cache", "--latest", "--dry-run"]);
+        assert!(plan.contains("REPLICAOF") && plan.contains("SWAPDB"), "{plan}");
+        assert_eq!(server.digest(), before);
+        assert!(sandbox.good(&["--json", "verify", "cache"]).contains("CRC64 agrees"));
+        let drilled = sandbox.good(&["--json", "verify", "cache", "--restore"]);
+        assert!(drilled.contains("\"db0\"") && drilled.contains("200"), "{drilled}");
+        server.cli(&["FLUSHALL"]);
+        sandbox.good(&["-v", "restore", "cache", "--latest", "--yes"]);
+        assert_eq!(server.digest(), before);
+        // Two databases hold keys: they don't go into one.
+        assert_eq!(
+            sandbox.run(&["-v", "restore", "cache", "--latest", "--into", "9", "--yes"]).status.code(),
+            Some(13)
+        );
+        let file = sandbox.folder.path().join("dump.rdb");
+        sandbox.good(&["restore", "cache", "--latest", "--output", &file.display().to_string()]);
+        assert!(crate::support::checked(which, &fs::read(&file).unwrap()).contains("looks OK"));
+        server.cli(&["ACL", "SETUSER", "canary", "-sync", "-psync"]);
+        assert_eq!(sandbox.run(&["-v", "run-job", "cache"]).status.code(), Some(13));
+        assert_eq!(sandbox.run(&["-v", "check"]).status.code(), Some(13));
+        drop(end);
+        watcher.join().unwrap()
+    });
+    assert_eq!(seen, BTreeSet::new());
+    assert_eq!(server.digest(), before);
+    let left: Vec<_> =
+        fs::read_dir(sandbox.folder.path().join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        left.iter().all(|name| !name.to_string_lossy().contains("redis") && !name.to_string_lossy().contains("drill")),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn every_command_on_redis() {
+    every_command(Which::Redis7);
+}
+
+#[test]
+fn every_command_on_valkey() {
+    every_command(Which::Valkey8);
+}
+
+/// Our end by SIGKILL ends the server of a drill too, and removes its folder.
+#[test]
+fn a_drill_that_is_killed_leaves_no_server() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::new(Which::Redis7);
+    let values = (0..60_000).map(|n| crate::support::words(&["SET", &format!("k:{n}"), "value"])).collect::<Vec<_>>();
+    server.pipe(&values);
+    server.cli(&["ACL", "SETUSER", "canary", "on", &format!(">{CANARY}"), "~*", "&*", "+@all"]);
+    let sandbox = Sandbox::new(&server);
+    sandbox.good(&["run-job", "cache"]);
+    let data = sandbox.folder.path().join("data");
+    let drills = || {
+        let entries = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.filter(|name| name.starts_with("drill-")).count()
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voxeltron-backup"));
+    command.args(["-q", "-c"]).arg(sandbox.folder.path().join("config.toml")).args(["verify", "cache", "--restore"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for _ in 0..2000 {
+        if drills() == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(drills(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for _ in 0..200 {
+        if drills() == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the folder of the drill is still there");
+}
