@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::catalog::{self, Catalog, Entry, OpenTarget};
@@ -16,9 +16,17 @@ use crate::error::{Error, Kind, Result};
 use crate::format::key::{Key, Keyring};
 use crate::format::name::{Owner, encode};
 use crate::report::Report;
+use crate::schedule::files::{self, Durable};
+use crate::schedule::shared::{Held, Shared};
+use crate::schedule::store::{Hold, Store};
 use crate::secret::Source;
 use crate::select::Rules;
 use crate::world::World;
+
+/// Names the shared state that was seen to keep its word, in the data folder.
+const PROVED: &str = "state-proved";
+/// More than any place's name.
+const MAX_PROVED: u64 = 8_192;
 
 /// The configuration, and the world it is used in.
 #[derive(Debug)]
@@ -26,7 +34,11 @@ pub struct App {
     /// What is passed down to everything that does work.
     pub cx: Cx,
     /// The settings.
-    pub config: Config,
+    pub config: Arc<Config>,
+    /// The state of several hosts, once it is opened.
+    shared: Arc<OnceLock<Arc<Shared>>>,
+    /// The leases that are held.
+    held: Vec<Arc<Held>>,
 }
 
 /// An engine, ready to work on a database.
@@ -70,12 +82,78 @@ impl App {
         let mut world = world.clone();
         world.vars = Arc::new(world.vars.hiding(config.secret_vars.iter().cloned()));
         let cx = Cx { world, report: report.clone(), data_dir: config.data_dir.clone(), deadline: None };
-        Self { cx, config }
+        Self { cx, config: Arc::new(config), shared: Arc::default(), held: Vec::new() }
     }
 
     /// The same context, where everything must be done within `timeout`.
     pub fn within(&self, timeout: Duration) -> Cx {
         Cx { deadline: Some(self.cx.world.clock.monotonic() + timeout), ..self.cx.clone() }
+    }
+
+    /// The state of all jobs.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when it is shared and its target can't be used; [`Kind::Target`] when that can't be asked.
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::new(&self.cx.data_dir, self.shared()?, self.held.clone()))
+    }
+
+    fn shared(&self) -> Result<Option<Arc<Shared>>> {
+        let Some(name) = &self.config.state else { return Ok(None) };
+        if let Some(shared) = self.shared.get() {
+            return Ok(Some(Arc::clone(shared)));
+        }
+        let shared = Arc::new(self.open_shared(name)?);
+        // Whether it keeps its word is seen once on each host; `check` looks again.
+        let (folder, place) = (&self.cx.data_dir, shared.describe());
+        let proved = files::read(&folder.join(PROVED), MAX_PROVED)?;
+        if proved.as_deref() != Some(place.as_bytes()) {
+            shared.prove()?;
+            let jobs = || self.config.jobs.iter().map(|job| job.name.as_str());
+            Store::new(folder, Some(Arc::clone(&shared)), Vec::new()).join(jobs, &self.cx.report)?;
+            files::replace(folder, PROVED, place.as_bytes(), Durable::No)?;
+        }
+        Ok(Some(Arc::clone(self.shared.get_or_init(|| shared))))
+    }
+
+    /// The shared state at the target of that name, whose store may not keep its word.
+    ///
+    /// # Errors
+    /// [`Kind::Config`].
+    pub fn open_shared(&self, name: &str) -> Result<Shared> {
+        let target = self.open_target(name)?.target;
+        let (instance, time) = (&self.config.instance, self.config.lease);
+        Shared::new(target, instance, &defaults().hostname, time, &self.cx.world)
+    }
+
+    /// Takes the right to run a job.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] when another run has it, here or on another host.
+    pub fn hold(&self, job: &str) -> Result<Hold> {
+        let now = self.cx.world.clock.now();
+        Hold::acquire(&self.cx.data_dir, &self.store()?, job, now, &self.cx.report)
+    }
+
+    /// Takes the right to run a job; `None` when another run has it.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub fn try_hold(&self, job: &str) -> Result<Option<Hold>> {
+        let now = self.cx.world.clock.now();
+        Hold::attempt(&self.cx.data_dir, &self.store()?, job, now, &self.cx.report)
+    }
+
+    /// The same for one who holds this: it stops when the lease is lost, and only it may write what became of the job.
+    #[must_use]
+    pub fn holding(&self, hold: &Hold) -> Self {
+        let mut cx = self.cx.clone();
+        let mut held = self.held.clone();
+        if let Some(lease) = hold.lease() {
+            cx.world.cancel = cx.world.cancel.watching(lease.watch());
+            held.push(Arc::clone(lease));
+        }
+        Self { cx, config: Arc::clone(&self.config), shared: Arc::clone(&self.shared), held }
     }
 
     /// Our own backups of a database.

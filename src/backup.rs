@@ -27,7 +27,6 @@ use crate::pipeline::fanout::fan_out;
 use crate::pipeline::gzip::Compressor;
 use crate::pipeline::meter::{Measured, MeasuredCell, Meter};
 use crate::recopy;
-use crate::schedule::state::StateFile;
 use crate::target::{Cause, Target};
 
 /// How long a hook that runs after a job may take; the job's own timeout may have passed by then.
@@ -164,7 +163,7 @@ fn with_hooks(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> 
 /// past that only its targets know: they are asked before its slots are decided on.
 fn begin(app: &App, order: &Order<'_>) -> Result<()> {
     let now = app.cx.world.clock.now();
-    StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
+    app.store()?.update(&order.job.name, &app.cx.report, &mut |state| {
         let unasked = order.slot.is_none() && !state.jobs.contains_key(&order.job.name);
         let past = state.seen(&order.job.name, now, &order.job.cron);
         past.unasked |= unasked;
@@ -172,18 +171,18 @@ fn begin(app: &App, order: &Order<'_>) -> Result<()> {
     })
 }
 
-/// Puts the outcome into the state. A run that was stopped by a signal counts as not made.
+/// Puts the outcome into the state. A run that was stopped by a signal, or has lost its lease, counts as not made.
 fn remember(app: &App, order: &Order<'_>, report: &JobReport) -> Result<()> {
     let now = app.cx.world.clock.now();
     let job = order.job.due();
     let outcome = report.outcome();
-    if matches!(outcome, Err(Kind::Stopped(_))) {
-        return Ok(());
+    if matches!(outcome, Err(Kind::Stopped(_))) || app.cx.world.cancel.check_leases().is_err() {
+        return app.cx.world.cancel.check_leases();
     }
     let failure = report.errors().next().map(|error| error.message.clone()).unwrap_or_default();
     // A backup that stands everywhere is a success, whatever happened to pruning or to a hook.
     let stands = !report.targets.is_empty() && report.targets.iter().all(|target| target.stored || target.was_there);
-    StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
+    app.store()?.settle(job.name, &app.cx.report, &mut |state| {
         let past = state.seen(job.name, now, job.cron);
         match (&report.id, report.created) {
             (Some(id), created) if stands => {
@@ -515,6 +514,10 @@ impl Run<'_> {
     /// Writes the manifest. Only one can win; without one the object is no backup and goes.
     fn publish(&self, open: &OpenTarget, object: &ObjectKey, bytes: &[u8]) -> Result<bool> {
         let key = name::manifest_key(&self.owner, &self.id)?;
+        if let Err(lost) = self.cx.world.cancel.check_leases() {
+            drop(open.target.delete(object));
+            return Err(lost);
+        }
         let failure = match open.target.put(&key, &mut &*bytes) {
             Ok(_) => return Ok(true),
             Err(failure) => failure,

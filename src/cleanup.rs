@@ -12,7 +12,6 @@ use crate::config::jobs::JobConfig;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 use crate::retention::{self, Candidate};
-use crate::schedule::state::StateFile;
 use crate::target::{Cause, TargetError};
 
 /// How many backups are removed before a signal is looked for.
@@ -62,7 +61,7 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     let catalog = app.catalog(open, &owner.instance, Some(&owner.database))?;
     let entries: Vec<&Entry> =
         catalog.entries.iter().filter(|entry| entry.id.job().as_deref() == Some(&job.name)).collect();
-    let state = StateFile::new(&app.cx.data_dir).read()?;
+    let state = app.store()?.read([job.name.as_str()].into_iter(), &app.cx.report)?;
     let proved = state.jobs.get(&job.name).and_then(|past| past.last_proved_id.as_deref());
     let backups = verdicts(job, &entries, proved, now, mode.force);
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.

@@ -11,8 +11,7 @@ use crate::config::jobs::JobConfig;
 use crate::error::{Error, Kind, Result};
 use crate::format::time;
 use crate::schedule::due::drill_due;
-use crate::schedule::lock::JobLock;
-use crate::schedule::state::{State, StateFile};
+use crate::schedule::state::State;
 
 /// What came of a drill.
 #[derive(Debug, Serialize)]
@@ -49,19 +48,33 @@ pub fn due<'a>(app: &'a App, state: &State, now: DateTime<Utc>) -> Vec<(&'a JobC
 /// # Errors
 /// A signal; when the state can't be read or written.
 pub fn run_due(app: &App) -> Result<Vec<Drill>> {
-    let file = StateFile::new(&app.cx.data_dir);
+    let report = &app.cx.report;
+    let store = app.store()?;
     let now = app.cx.world.clock.now();
     let mut drills = Vec::new();
-    for (job, slot) in due(app, &file.load(&app.cx.report)?, now) {
+    for (job, slot) in due(app, &store.file().load(report)?, now) {
         app.cx.world.cancel.check()?;
-        let Some(_lock) = JobLock::try_acquire(&app.cx.data_dir, &job.name, now)? else { continue };
+        let Some(hold) = app.try_hold(&job.name)? else { continue };
+        // It was decided before the lock was held: another host may have done it since.
+        if !due(app, &store.file().load(report)?, now)
+            .iter()
+            .any(|(other, still)| other.name == job.name && *still == slot)
+        {
+            continue;
+        }
+        let app = &app.holding(&hold);
         let drill = run(app, job, slot);
         if matches!(drill.outcome(), Err(Kind::Stopped(_))) {
             drills.push(drill);
             break;
         }
+        if app.cx.world.cancel.check_leases().is_err() {
+            // It stays due, for whoever has the job now.
+            drills.push(drill);
+            continue;
+        }
         let why = drill.error.as_ref().map(ToString::to_string);
-        file.update(&app.cx.report, |state| {
+        app.store()?.settle(&job.name, report, &mut |state| {
             if let Some(past) = state.jobs.get_mut(&job.name) {
                 past.drilled(slot, why.as_deref(), app.cx.world.clock.now());
             }

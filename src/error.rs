@@ -123,7 +123,7 @@ impl Error {
 
     /// Whether a signal is behind it, so that nothing is tried again.
     pub fn is_stopped(&self) -> bool {
-        matches!(self.kind, Kind::Stopped(_))
+        matches!(self.kind, Kind::Stopped(_) | Kind::Locked)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::catalog::Entry;
 use crate::config::jobs::JobConfig;
 use crate::error::{Error, Result};
 use crate::format::name::Owner;
-use crate::schedule::state::{State, StateFile, Success};
+use crate::schedule::state::{State, Success};
 use crate::target::Cause;
 
 /// What came of asking.
@@ -29,8 +29,8 @@ pub struct Learned {
 /// # Errors
 /// When the state can't be read or written.
 pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result<Learned> {
-    let file = StateFile::new(&app.cx.data_dir);
-    let state = file.load(&app.cx.report)?;
+    let store = app.store()?;
+    let state = store.file().load(&app.cx.report)?;
     let mut learned = Learned::default();
     for job in jobs.filter(|job| state.jobs.get(&job.name).is_none_or(|past| past.unasked)) {
         app.cx.world.cancel.check()?;
@@ -46,7 +46,7 @@ pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result
         if !state.jobs.contains_key(&job.name) {
             learned.found.extend(found.as_ref().map(|(success, _)| (job.name.clone(), success.created)));
         }
-        file.update(&app.cx.report, |state| remember(state, job, found, now))?;
+        store.update(&job.name, &app.cx.report, &mut |state| remember(state, job, found.clone(), now))?;
     }
     Ok(learned)
 }
@@ -100,6 +100,10 @@ fn known_at(app: &App, target: &str, owner: &Owner) -> Result<Vec<Entry>> {
 }
 
 fn remember(state: &mut State, job: &JobConfig, found: Option<(Success, Option<DateTime<Utc>>)>, now: DateTime<Utc>) {
+    // Another host may have learnt it, and gone on, since it was looked for.
+    if state.jobs.get(&job.name).is_some_and(|past| !past.unasked) {
+        return;
+    }
     let past = state.seen(&job.name, now, &job.cron);
     past.unasked = false;
     let Some((success, slot)) = found else { return };

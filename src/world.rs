@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -16,7 +16,8 @@ use crate::secret::Secret;
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The wall clock.
     fn now(&self) -> DateTime<Utc>;
-    /// Time that never goes backwards, from an arbitrary start.
+    /// Time that never goes backwards, from an arbitrary start; where the system has such a clock, it goes on while the
+    /// machine sleeps.
     fn monotonic(&self) -> Duration;
     /// Waits.
     fn sleep(&self, time: Duration);
@@ -33,11 +34,16 @@ pub trait Random: Send + Sync + fmt::Debug {
 
 /// The system's clock.
 #[derive(Debug)]
-pub struct SystemClock(Instant);
+#[cfg_attr(target_os = "linux", derive(Default))]
+pub struct SystemClock {
+    #[cfg(not(target_os = "linux"))]
+    start: std::time::Instant,
+}
 
+#[cfg(not(target_os = "linux"))]
 impl Default for SystemClock {
     fn default() -> Self {
-        Self(Instant::now())
+        Self { start: std::time::Instant::now() }
     }
 }
 
@@ -46,8 +52,17 @@ impl Clock for SystemClock {
         Utc::now()
     }
 
+    #[cfg(target_os = "linux")]
     fn monotonic(&self) -> Duration {
-        self.0.elapsed()
+        // The one that goes on while the machine sleeps: a lease does not sleep with it.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or_default();
+        Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), nanoseconds)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
     }
 
     fn sleep(&self, time: Duration) {
@@ -65,9 +80,21 @@ impl Random for SystemRandom {
     }
 }
 
+/// What a run must stop for beside a signal: a lease that it has lost.
+pub trait Watch: Send + Sync + fmt::Debug {
+    /// Whether it may go on.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] when it may not.
+    fn check(&self) -> Result<()>;
+}
+
 /// Set by a signal, looked at by every loop that can last.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicUsize>);
+pub struct Cancel {
+    signal: Arc<AtomicUsize>,
+    watches: Vec<Arc<dyn Watch>>,
+}
 
 impl Cancel {
     /// From now on SIGINT and SIGTERM set it, and SIGHUP, unless `nohup` has switched that off: a terminal that goes away
@@ -79,23 +106,38 @@ impl Cancel {
         let hangup = Some(1i32).filter(|signal| !is_ignored(*signal));
         for signal in hangup.into_iter().chain([2, 15]) {
             let number = usize::try_from(signal).unwrap_or_default();
-            signal_hook::flag::register_usize(signal, Arc::clone(&self.0), number)?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&self.signal), number)?;
         }
         Ok(())
     }
 
     /// Asks everything to stop, as `signal` would.
     pub fn stop(&self, signal: i32) {
-        self.0.store(usize::try_from(signal).unwrap_or(15), Ordering::SeqCst);
+        self.signal.store(usize::try_from(signal).unwrap_or(15), Ordering::SeqCst);
     }
 
-    /// Fails once a signal has come.
+    /// The same signal, and this to look at, too.
+    #[must_use]
+    pub fn watching(&self, watch: Arc<dyn Watch>) -> Self {
+        let watches = self.watches.iter().cloned().chain([watch]).collect();
+        Self { signal: Arc::clone(&self.signal), watches }
+    }
+
+    /// Fails once a lease is lost.
     ///
     /// # Errors
-    /// [`Kind::Stopped`] with the signal's number.
+    /// [`Kind::Locked`].
+    pub fn check_leases(&self) -> Result<()> {
+        self.watches.iter().try_for_each(|watch| watch.check())
+    }
+
+    /// Fails once a signal has come, or a lease is lost.
+    ///
+    /// # Errors
+    /// [`Kind::Stopped`] with the signal's number; [`Kind::Locked`].
     pub fn check(&self) -> Result<()> {
-        match self.0.load(Ordering::SeqCst) {
-            0 => Ok(()),
+        match self.signal.load(Ordering::SeqCst) {
+            0 => self.check_leases(),
             number => {
                 let number = i32::try_from(number).unwrap_or(15);
                 let name = match number {

@@ -154,6 +154,20 @@ path_style = "yes"
 }
 
 #[test]
+fn a_state_that_no_hosts_can_share_is_told() {
+    let local = "[backup.targets.local]\npath = \"/x\"\n";
+    for (state, problem) in [
+        ("local", "is \"local\", a target of type \"local\", which can't keep it"),
+        ("s4", "is \"s4\", which is no target"),
+    ] {
+        let said = complaint(&format!("[backup]\nstate = \"{state}\"\nlease = \"2s\"\n{local}"));
+        assert!(said.contains(problem), "{said}");
+        assert!(said.contains("hint: name a target of type \"s3\" or \"gcs\""), "{said}");
+        assert!(said.contains("must be between 5s and 1h"), "{said}");
+    }
+}
+
+#[test]
 fn what_is_not_toml_is_told_without_its_content() {
     let said = complaint("[backup]\nencryption_key = \"canary\nx = 1\n");
     assert!(!said.contains("canary"), "{said}");

@@ -13,12 +13,12 @@ use common::{Sandbox, sqlite3};
 use voxeltron_backup::app::{self, App};
 use voxeltron_backup::backup::{self, JobReport, Order};
 use voxeltron_backup::config::Config;
-use voxeltron_backup::error::Kind;
+use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::target::memory::Memory;
 use voxeltron_backup::target::{Cause, Stored, Target, TargetError};
-use voxeltron_backup::world::World;
+use voxeltron_backup::world::{Watch, World};
 
 /// A key of 32 bytes.
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -218,13 +218,45 @@ fn an_object_whose_manifest_may_stand_stays() {
     assert_eq!(bench.bad.holds(), (2, 2));
 }
 
+/// A lease that is lost as soon as both targets have the whole object.
+#[derive(Clone)]
+struct LostLate(Faulty, Faulty);
+
+impl std::fmt::Debug for LostLate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LostLate")
+    }
+}
+
+impl Watch for LostLate {
+    fn check(&self) -> Result<(), Error> {
+        match (self.0.holds().1, self.1.holds().1) {
+            (0, _) | (_, 0) => Ok(()),
+            _ => Err(Error::new(Kind::Locked, "the lease is lost")),
+        }
+    }
+}
+
+#[test]
+fn a_lease_that_is_lost_before_the_manifest_publishes_nothing() {
+    let mut bench = Bench::new();
+    let watch = LostLate(bench.bad.clone(), bench.good.clone());
+    bench.app.cx.world.cancel = bench.app.cx.world.cancel.watching(Arc::new(watch));
+    let report = bench.run(1);
+    assert_eq!(report.outcome(), Err(Kind::Locked));
+    for target in [&bench.bad, &bench.good] {
+        assert!(target.asked().contains(&"delete object".to_owned()), "{:?}", target.asked());
+        assert!(!target.asked().contains(&"put manifest".to_owned()), "{:?}", target.asked());
+    }
+}
+
 #[test]
 fn retention_runs_only_where_the_new_backup_stands() {
     // Three backups, where retention would keep one.
     let mut bench = Bench::new();
-    bench.app.config.jobs[0].retention.keep_last = Some(9);
+    Arc::get_mut(&mut bench.app.config).unwrap().jobs[0].retention.keep_last = Some(9);
     (1..4).for_each(|hour| assert_eq!(bench.run(hour).outcome(), Ok(())));
-    bench.app.config.jobs[0].retention.keep_last = Some(1);
+    Arc::get_mut(&mut bench.app.config).unwrap().jobs[0].retention.keep_last = Some(1);
     bench.bad.set(Fault::NoManifest);
     let report = bench.run(4);
     assert_eq!(report.outcome(), Err(Kind::Partial));

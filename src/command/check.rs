@@ -49,6 +49,9 @@ pub fn run(app: &App, args: &CheckArgs) -> Result<Done> {
             findings.push(finding(format!("target {name}"), target(app, name, args.offline)));
         }
     }
+    if let Some(name) = &app.config.state {
+        findings.push(finding("state", state(app, name, args.offline)));
+    }
     for found in &findings {
         show(app, found)?;
     }
@@ -145,6 +148,16 @@ fn target(app: &App, name: &str, offline: bool) -> Looked {
         return Err(Error::new(Kind::Target, format!("target {name}: what was read is not what was written")));
     }
     Ok((format!("{}: written, read and deleted", open.target.describe()), Vec::new()))
+}
+
+/// Whether several hosts can keep their state there.
+fn state(app: &App, name: &str, offline: bool) -> Looked {
+    let shared = app.open_shared(name)?;
+    if offline {
+        return Ok((shared.describe(), Vec::new()));
+    }
+    shared.prove()?;
+    Ok((format!("{}: checks conditional writes", shared.describe()), Vec::new()))
 }
 
 fn show(app: &App, found: &Finding) -> Result<()> {

@@ -10,7 +10,6 @@ use crate::config::jobs::JobConfig;
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::rfc3339;
-use crate::schedule::lock::JobLock;
 
 /// What became of a job's backups at one target.
 #[derive(Debug, Serialize)]
@@ -59,13 +58,13 @@ pub fn run(app: &App, args: &PruneArgs) -> Result<Done> {
 }
 
 fn one(app: &App, job: &JobConfig, target: &str, mode: Mode) -> Result<Pruned> {
-    let open = app.open_target(target)?;
     // A dry run writes nothing, not even a lock.
-    let _lock = match mode.dry_run {
-        true => None,
-        false => Some(JobLock::acquire(&app.cx.data_dir, &job.name, app.cx.world.clock.now())?),
-    };
-    cleanup::prune(app, job, &open, mode)
+    if mode.dry_run {
+        return cleanup::prune(app, job, &app.open_target(target)?, mode);
+    }
+    let hold = app.hold(&job.name)?;
+    let app = app.holding(&hold);
+    cleanup::prune(&app, job, &app.open_target(target)?, mode)
 }
 
 fn show(app: &App, section: &Section, mode: Mode) -> Result<()> {

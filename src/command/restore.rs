@@ -22,7 +22,6 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
 use crate::format::time::{self, rfc3339, span};
 use crate::hook::{self, Facts};
-use crate::schedule::lock::JobLock;
 use crate::select::choose;
 
 /// How long the hook that runs after a restore may take.
@@ -221,14 +220,13 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
             return Ok(Outcome::Declined);
         }
     }
-    let locks = match destination {
-        // No job may dump the database while it changes.
-        Destination::InPlace => {
-            app.jobs_of(database).map(|job| JobLock::acquire(&app.cx.data_dir, &job.name, app.cx.world.clock.now()))
-        }
-        _ => return load(app, chosen, engine.as_ref(), destination).map(Outcome::Restored),
-    };
-    let _locks = locks.collect::<Result<Vec<_>>>()?;
+    if destination != Destination::InPlace {
+        return load(app, chosen, engine.as_ref(), destination).map(Outcome::Restored);
+    }
+    // No job may dump the database while it changes, here or on another host.
+    let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;
+    let held = holds.iter().fold(None::<App>, |held, hold| Some(held.as_ref().unwrap_or(app).holding(hold)));
+    let app = held.as_ref().unwrap_or(app);
     with_hooks(app, database, || load(app, chosen, engine.as_ref(), destination)).map(Outcome::Restored)
 }
 

@@ -9,7 +9,6 @@ use crate::exit;
 use crate::format::time;
 use crate::notify::Runs;
 use crate::report::Report;
-use crate::schedule::lock::JobLock;
 
 /// Runs the jobs one after the other; a job that fails does not keep the others from running.
 ///
@@ -48,8 +47,8 @@ pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
 
 fn locked(app: &App, order: &Order<'_>) -> Result<JobReport, Error> {
     app.cx.world.cancel.check()?;
-    let _lock = JobLock::acquire(&app.cx.data_dir, &order.job.name, app.cx.world.clock.now())?;
-    Ok(backup::run(app, order))
+    let hold = app.hold(&order.job.name)?;
+    Ok(backup::run(&app.holding(&hold), order))
 }
 
 /// Says what came of a run.

@@ -20,9 +20,8 @@ use crate::format::time::{self, rfc3339};
 use crate::notify::Runs;
 use crate::relearn;
 use crate::report::Report;
-use crate::schedule::due::{Decision, decide};
-use crate::schedule::lock::JobLock;
-use crate::schedule::state::{State, StateFile};
+use crate::schedule::due::{Decision, decide, drill_due};
+use crate::schedule::state::{JobState, State, StateFile};
 use crate::schedule::tick;
 use crate::secret::check_private;
 use crate::world::World;
@@ -73,6 +72,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     let (mut reports, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut drills: Option<Vec<Drill>> = None;
     loop {
+        refresh(&app, args.run_new)?;
         // A job of unknown past is decided on when its targets have told it.
         let learned = relearn::learn(&app, app.config.jobs.iter())?;
         for (job, created) in &learned.found {
@@ -80,16 +80,9 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
             report.note(&format!("{job}: the state knows nothing of it; its newest backup is of {created}"));
         }
         let now = world.clock.now();
-        let file = StateFile::new(&app.cx.data_dir);
-        file.update(report, |state| {
-            for job in &app.config.jobs {
-                if state.jobs.contains_key(&job.name) {
-                    state.seen(&job.name, now, &job.cron);
-                }
-            }
-        })?;
+        see(&app, now)?;
         let stamp = tick::stamp(&app.cx.data_dir);
-        let state = file.load(report)?;
+        let state = StateFile::new(&app.cx.data_dir).load(report)?;
         let decisions = decisions(&app, &state, now, args.run_new);
         let due: Vec<(&JobConfig, DateTime<Utc>)> = decisions
             .iter()
@@ -131,6 +124,46 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     let done = ended(&reports, &drills.unwrap_or_default(), &errors)?;
     runs.end(&reports, done.outcome);
     Ok(done)
+}
+
+/// Brings what is known of jobs up to date, as far as it may matter: those that are due by what is known here, and those
+/// of which nothing is. Of the others no host can have more to do.
+fn refresh(app: &App, run_new: bool) -> Result<()> {
+    let store = app.store()?;
+    if !store.is_shared() {
+        return Ok(());
+    }
+    let (known, now) = (store.file().load(&app.cx.report)?, app.cx.world.clock.now());
+    let matters = |job: &&JobConfig| {
+        let past = known.jobs.get(&job.name);
+        past.is_none_or(|past| past.unasked || !past.is_of(&job.cron) || now < past.first_seen)
+            || matches!(decide(&job.due(), past, now, run_new), Decision::Run { .. })
+            || job.drill.as_ref().is_some_and(|drill| drill_due(drill, past, now).is_some())
+    };
+    store.refresh(app.config.jobs.iter().filter(matters).map(|job| job.name.as_str()), &app.cx.report)
+}
+
+/// Notes that the configuration has these jobs, of which something is known.
+fn see(app: &App, now: DateTime<Utc>) -> Result<()> {
+    let (store, report) = (app.store()?, &app.cx.report);
+    let all = |state: &mut State| {
+        for job in &app.config.jobs {
+            if let Some(past) = state.jobs.get_mut(&job.name) {
+                past.seen(now, &job.cron);
+            }
+        }
+    };
+    if !store.is_shared() {
+        return store.file().update(report, all);
+    }
+    let known = store.file().load(report)?;
+    let is_new = |past: &JobState, job: &JobConfig| !past.is_of(&job.cron) || now < past.first_seen;
+    for job in app.config.jobs.iter().filter(|job| known.jobs.get(&job.name).is_some_and(|past| is_new(past, job))) {
+        store.update(&job.name, report, &mut |state| {
+            state.jobs.get_mut(&job.name).into_iter().for_each(|past| past.seen(now, &job.cron));
+        })?;
+    }
+    Ok(())
 }
 
 fn ended(reports: &[JobReport], drills: &[Drill], errors: &[Error]) -> Result<Done> {
@@ -207,7 +240,8 @@ fn one(app: &App, job: &JobConfig, slot: DateTime<Utc>, run_new: bool) -> Ended 
 fn locked(app: &App, job: &JobConfig, slot: DateTime<Utc>, run_new: bool) -> Result<Option<JobReport>> {
     app.cx.world.cancel.check()?;
     let now = app.cx.world.clock.now();
-    let Some(_lock) = JobLock::try_acquire(&app.cx.data_dir, &job.name, now)? else { return Ok(None) };
+    let Some(hold) = app.try_hold(&job.name)? else { return Ok(None) };
+    let app = &app.holding(&hold);
     // It was decided before the lock was held: another run may have done the slot since.
     let state = StateFile::new(&app.cx.data_dir).load(&app.cx.report)?;
     match decide(&job.due(), state.jobs.get(&job.name), now, run_new) {
@@ -228,6 +262,9 @@ fn locked(app: &App, job: &JobConfig, slot: DateTime<Utc>, run_new: bool) -> Res
 fn explain(app: &App, args: &ScheduleCheckArgs) -> Result<Done> {
     let now = args.at.unwrap_or_else(|| app.cx.world.clock.now());
     let state = StateFile::new(&app.cx.data_dir).read()?;
+    if let Some(name) = &app.config.state {
+        app.cx.report.note(&format!("decided from what this host knew last of the state at {name}"));
+    }
     let rows: Vec<Row> =
         decisions(app, &state, now, args.run_new).iter().map(|(job, decision)| row(job, decision)).collect();
     let cells = rows.iter().map(|row| {

@@ -1,5 +1,5 @@
 //! `status`: how each job is doing. Flows in: the configuration and the state. Flows out: a line for each job; the
-//! outcome is partial when one is overdue or failing. Contacts nothing.
+//! outcome is partial when one is overdue or failing. Contacts nothing but a state that several hosts share.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::config::jobs::JobConfig;
 use crate::error::{Kind, Result};
 use crate::format::time::{self, rfc3339, span};
-use crate::schedule::state::{JobState, StateFile};
+use crate::schedule::state::JobState;
 
 /// How late a slot may be before its job is overdue: a tick, and a long dump.
 pub const GRACE: TimeDelta = TimeDelta::minutes(15);
@@ -39,10 +39,11 @@ struct Row {
 /// Shows the state.
 ///
 /// # Errors
-/// [`Kind::Config`] when the state can't be read.
+/// When the state can't be read.
 pub fn run(app: &App) -> Result<Done> {
     let now = app.cx.world.clock.now();
-    let state = StateFile::new(&app.cx.data_dir).read()?;
+    let jobs = app.config.jobs.iter().map(|job| job.name.as_str());
+    let state = app.store()?.read(jobs, &app.cx.report)?;
     let rows: Vec<Row> = app.config.jobs.iter().map(|job| row(job, state.jobs.get(&job.name), now)).collect();
     show(app, &rows, now)?;
     let bad = rows.iter().any(|row| matches!(row.state, "overdue" | "failing" | "unproved"));

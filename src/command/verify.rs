@@ -18,7 +18,6 @@ use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
 use crate::notify;
-use crate::schedule::state::StateFile;
 use crate::select::{Rules, Selector, choose};
 
 /// What was found out about one copy.
@@ -188,7 +187,7 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
 
 fn proved(app: &App, job: &str, id: &str) -> Result<()> {
     let now = app.cx.world.clock.now();
-    StateFile::new(&app.cx.data_dir).update(&app.cx.report, |state| {
+    app.store()?.update(job, &app.cx.report, &mut |state| {
         if let Some(past) = state.jobs.get_mut(job) {
             past.proved(id, now);
         }

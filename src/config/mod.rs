@@ -5,7 +5,9 @@ pub mod jobs;
 pub mod table;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -15,6 +17,7 @@ use crate::engine::{self, EngineKind, REGISTRY as ENGINES};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::key::Key;
 use crate::format::name::{MAX_NAME_BYTES, encode};
+use crate::schedule::lease;
 use crate::secret::{Source, check_private};
 use crate::target::{Opener, REGISTRY as TARGETS, TargetKind, cloud};
 use crate::world::Vars;
@@ -23,6 +26,8 @@ use crate::world::Vars;
 pub const DEFAULT_PATH: &str = "/etc/voxeltron/config.toml";
 /// Where state and locks are, if nothing else is said.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/voxeltron/backup";
+/// How long a lease may be, in seconds.
+const LEASES: RangeInclusive<u64> = 5..=3_600;
 /// What every overriding variable begins with.
 pub const ENV_PREFIX: &str = "VOXELTRON_BACKUP_";
 
@@ -35,6 +40,10 @@ pub struct Config {
     pub instance: String,
     /// State, locks, temporary files.
     pub data_dir: PathBuf,
+    /// The target that keeps the state of several hosts; none: it is in `data_dir`.
+    pub state: Option<String>,
+    /// How long a host that died keeps others from running its job.
+    pub lease: Duration,
     /// The key that writes.
     pub encryption_key: Option<Source>,
     /// Keys that only read.
@@ -160,6 +169,8 @@ impl Config {
             path: path.to_owned(),
             instance: defaults.hostname.clone(),
             data_dir: DEFAULT_DATA_DIR.into(),
+            state: None,
+            lease: lease::TIME,
             encryption_key: None,
             previous_keys: Vec::new(),
             targets: BTreeMap::new(),
@@ -182,7 +193,13 @@ impl Config {
         for source in &config.previous_keys {
             check_key(&table, "previous_encryption_keys", source);
         }
-        table.not_yet("state", "leave it out: the state is kept in data_dir");
+        config.state = table.string("state");
+        if let Some(time) = table.duration("lease") {
+            if !LEASES.contains(&time.as_secs()) {
+                table.problem("lease", "must be between 5s and 1h", "");
+            }
+            config.lease = time;
+        }
         if let Some(mut notify) = table.table("notify") {
             config.notify.healthcheck_url = web_address(&mut notify, "healthcheck_url");
             config.notify.webhook_url = web_address(&mut notify, "webhook_url");
@@ -198,6 +215,7 @@ impl Config {
                 }
             }
         }
+        config.check_state(&table, &names);
         let tables = table.tables("jobs");
         config.jobs = jobs::read(tables, &config.instance, &names, config.encryption_key.is_some());
         // A job can name it where no table does: `cloud link` has said all there is to say.
@@ -210,6 +228,19 @@ impl Config {
         }
         table.finish();
         config
+    }
+
+    /// The state must be where several hosts can keep it. `names`: all targets, those with problems too.
+    fn check_state(&self, table: &Table<'_>, names: &[String]) {
+        let Some(name) = &self.state else { return };
+        let hint = "name a target of type \"s3\" or \"gcs\", or leave it out: then the state is kept in data_dir";
+        if !names.contains(name) {
+            table.problem("state", &format!("is {name:?}, which is no target"), hint);
+        }
+        if let Some(target) = self.targets.get(name).filter(|target| !target.kind.has_records) {
+            let kind = target.kind.name;
+            table.problem("state", &format!("is {name:?}, a target of type {kind:?}, which can't keep it"), hint);
+        }
     }
 
     /// The target of that name.
@@ -381,7 +412,7 @@ fn known_engine(table: &Table<'_>, name: &str) -> Option<&'static EngineKind> {
 
 /// A misspelt override must not pass unseen.
 fn unused_overrides(vars: &Vars) -> Vec<String> {
-    const KNOWN: [&str; 3] = ["ENCRYPTION_KEY", "DATA_DIR", "INSTANCE"];
+    const KNOWN: [&str; 5] = ["ENCRYPTION_KEY", "DATA_DIR", "INSTANCE", "STATE", "LEASE"];
     vars.names()
         .filter_map(|name| name.strip_prefix(ENV_PREFIX).map(|rest| (name, rest)))
         .filter(|(_, rest)| !KNOWN.contains(rest) && !rest.starts_with("TARGETS_") && !rest.starts_with("NOTIFY_"))

@@ -16,7 +16,7 @@ use crate::backup::JobReport;
 use crate::command::JSON_FORMAT;
 use crate::config::jobs::JobConfig;
 use crate::error::{Kind, Result};
-use crate::schedule::state::StateFile;
+use crate::schedule::state::State;
 use crate::secret::Source;
 
 /// A job's run begins.
@@ -91,13 +91,18 @@ impl<'a> Runs<'a> {
 
 /// Jobs that fail, as the state knows, beside those that were run just now; and those whose last drill failed.
 fn failing(app: &App, reports: &[JobReport]) -> Vec<String> {
-    let Ok(state) = StateFile::new(&app.cx.data_dir).read() else { return Vec::new() };
+    let Ok(state) = state(app) else { return Vec::new() };
     let fails = |job: &&JobConfig| {
         let ran = reports.iter().any(|report| report.job == job.name);
         let past = state.jobs.get(&job.name);
         past.is_some_and(|past| past.is_unproved() || (!ran && past.failures_in_row > 0))
     };
     app.config.jobs.iter().filter(fails).map(|job| job.name.clone()).collect()
+}
+
+/// What is remembered of every job, on all hosts.
+fn state(app: &App) -> Result<State> {
+    app.store()?.read(app.config.jobs.iter().map(|job| job.name.as_str()), &app.cx.report)
 }
 
 /// What a person wants to read of a run.
@@ -133,8 +138,7 @@ fn warn(app: &App, what: &str, outcome: Result<()>) {
 /// Writes the textfile anew, if there is one.
 pub fn write_metrics(app: &App) {
     let Some(path) = &app.config.notify.metrics_file else { return };
-    let outcome: Result<()> = StateFile::new(&app.cx.data_dir)
-        .read()
+    let outcome: Result<()> = state(app)
         .and_then(|state| metrics::write(path, &metrics::text(&app.config.jobs, &state, app.cx.world.clock.now())));
     if let Err(error) = outcome {
         app.cx.report.warn(&error.to_string());

@@ -16,7 +16,7 @@ use crate::format::name::ObjectKey;
 use crate::format::time;
 
 /// The local kind.
-pub const KIND: TargetKind = TargetKind { name: "local", is_local: true, read };
+pub const KIND: TargetKind = TargetKind { name: "local", is_local: true, has_records: false, read };
 /// How unfinished files begin. No key of ours does.
 const PARTIAL: &str = ".voxeltron-partial-";
 /// How much is copied at a time, in bytes.

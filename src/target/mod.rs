@@ -11,12 +11,14 @@ use crate::config::table::Table;
 use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
+use records::Records;
 
 pub mod cloud;
 pub mod gcs;
 pub mod http;
 pub mod local;
 pub mod memory;
+pub mod records;
 pub mod retry;
 pub mod s3;
 pub mod trouble;
@@ -34,6 +36,8 @@ pub struct TargetKind {
     pub name: &'static str,
     /// Whether what it holds is on this machine; a backup that is at several targets is read from such a one first.
     pub is_local: bool,
+    /// Whether it may keep the state of several hosts: whether it has records.
+    pub has_records: bool,
     /// Reads its settings; the second argument is the prefix before every key, empty or with a slash at its end.
     pub read: fn(&mut Table<'_>, &str) -> Opener,
 }
@@ -154,5 +158,10 @@ pub trait Target: Send + Sync {
     /// The target's own failure.
     fn sweep(&self, _prefix: &str, _before: DateTime<Utc>) -> Result<usize, TargetError> {
         Ok(0)
+    }
+
+    /// Records that several hosts change by turns, where the target has such; `for_cleanup`: also after a signal.
+    fn records(&self, _for_cleanup: bool) -> Option<Box<dyn Records>> {
+        None
     }
 }

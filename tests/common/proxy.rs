@@ -200,7 +200,9 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
         Some(Fault::Stall) => return wait(&mut client),
         _ => {}
     }
-    let conditional = state.one_at_a_time && header(&head, "if-none-match").is_some();
+    let is_conditional =
+        header(&head, "if-none-match").is_some() || (head.starts_with("PUT") && header(&head, "if-match").is_some());
+    let conditional = state.one_at_a_time && is_conditional;
     let _alone = conditional.then(|| state.gate.lock().unwrap());
     let mut server = TcpStream::connect(upstream)?;
     server.write_all(head.as_bytes())?;

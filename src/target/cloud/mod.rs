@@ -32,7 +32,7 @@ use wire::{Call, Place, Wire};
 /// The kind's name, and the name of a target that needs no table.
 pub const NAME: &str = "cloud";
 /// The Voxeltron Cloud kind.
-pub const KIND: TargetKind = TargetKind { name: NAME, is_local: false, read: settings::read };
+pub const KIND: TargetKind = TargetKind { name: NAME, is_local: false, has_records: false, read: settings::read };
 /// How many objects a page of a listing has at most.
 const PAGE: u32 = 1000;
 

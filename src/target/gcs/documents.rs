@@ -45,6 +45,11 @@ impl Object {
         Stored { key: key.clone(), size: self.size, modified: self.time_created }
     }
 
+    /// When it was stored, by the store's clock.
+    pub fn created(&self) -> Option<DateTime<Utc>> {
+        self.time_created
+    }
+
     /// What its writer said of it under that name.
     pub fn said(&self, name: &str) -> Option<&str> {
         self.metadata.as_ref()?.get(name).map(String::as_str)

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 
+use super::records::Records;
 use super::trouble::{Doing, Shown, Trouble};
 use super::{Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
@@ -13,6 +14,7 @@ use crate::format::name::ObjectKey;
 mod auth;
 mod documents;
 mod download;
+mod records;
 mod settings;
 mod trouble;
 mod upload;
@@ -25,7 +27,7 @@ use trouble::is_missing;
 use wire::{Call, Wire};
 
 /// The Google Cloud Storage kind.
-pub const KIND: TargetKind = TargetKind { name: "gcs", is_local: false, read: settings::read };
+pub const KIND: TargetKind = TargetKind { name: "gcs", is_local: false, has_records: true, read: settings::read };
 /// How many objects a page of a listing has at most.
 const PAGE: u32 = 1000;
 
@@ -135,6 +137,11 @@ impl Target for Gcs {
         let path = self.0.path(key.as_str());
         let removed = self.0.remove(&self.0.wire, &path, None);
         removed.map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
+    }
+
+    fn records(&self, for_cleanup: bool) -> Option<Box<dyn Records>> {
+        let wire = if for_cleanup { self.0.wire.for_cleanup() } else { self.0.wire.clone() };
+        Some(Box::new(records::InBucket { store: Arc::clone(&self.0), wire }))
     }
 }
 

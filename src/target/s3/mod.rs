@@ -9,12 +9,14 @@ use std::sync::atomic::AtomicBool;
 use chrono::{DateTime, Utc};
 use s3::command::Command;
 
+use super::records::Records;
 use super::trouble::{Doing, Line, Shown, Trouble};
 use super::{Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
 
 mod download;
 mod pages;
+mod records;
 mod settings;
 mod trouble;
 mod upload;
@@ -25,7 +27,7 @@ use trouble::Words;
 use wire::{Answer, Call, Wire};
 
 /// The S3 kind.
-pub const KIND: TargetKind = TargetKind { name: "s3", is_local: false, read: settings::read };
+pub const KIND: TargetKind = TargetKind { name: "s3", is_local: false, has_records: true, read: settings::read };
 
 /// A bucket, or what is below a prefix in one.
 pub struct S3(Arc<Store>);
@@ -162,6 +164,11 @@ impl Target for S3 {
             }
         }
         Ok(swept)
+    }
+
+    fn records(&self, for_cleanup: bool) -> Option<Box<dyn Records>> {
+        let wire = if for_cleanup { self.0.wire.for_cleanup() } else { self.0.wire.clone() };
+        Some(Box::new(records::InBucket { store: Arc::clone(&self.0), wire }))
     }
 }
 
