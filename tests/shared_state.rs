@@ -618,7 +618,8 @@ fn two_hosts_run_a_due_drill_once_and_one_that_has_lost_its_lease_changes_nothin
         for host in ["A", "B"].map(|host| sandbox.path(host)).into_iter().filter(|path| path.exists()) {
             fs::remove_dir_all(host).unwrap();
         }
-        (HELD.store(true, Ordering::SeqCst), WAITS.store(false, Ordering::SeqCst));
+        HELD.store(true, Ordering::SeqCst);
+        WAITS.store(false, Ordering::SeqCst);
         let mut command = on(&sandbox, "B", &["--json", "schedule-check"]).env("VOXELTRON_CONFIG", &through);
         command = command.env("VOXELTRON_BACKUP_LEASE", lease);
         let mut command = command.into_command();
