@@ -141,6 +141,7 @@ pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Res
     while !rest.is_empty() {
         let (batch, others) = rest.split_at(batch(rest));
         rest = others;
+        // A failure ends it, so that what is not there behind one is not missed.
         for ((owner, id, stored), bytes) in batch.iter().zip(fetch_all(open, batch)) {
             let keyring = match rings.entry(owner.clone()) {
                 Place::Occupied(known) => known.into_mut(),
@@ -184,21 +185,27 @@ fn batch(listed: &[Listed]) -> usize {
     within.count().max(1)
 }
 
-/// Fetches these, some at a time; in their order.
+/// Fetches these, some at a time; in their order, and none behind the first that fails, which would be tried as long.
 fn fetch_all(open: &OpenTarget, batch: &[Listed]) -> Vec<Result<Result<Vec<u8>>>> {
     let readers = if open.is_local { 1 } else { READERS };
     let share = batch.len().div_ceil(readers).max(1);
-    let fetch = |part: &[Listed]| part.iter().map(|(.., stored)| fetch(open, stored)).collect::<Vec<_>>();
+    let fetch = |part: &[Listed]| {
+        let mut fetched = Vec::with_capacity(part.len());
+        for (.., stored) in part {
+            fetched.push(fetch(open, stored));
+            if fetched.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        fetched
+    };
     if readers == 1 || batch.len() == 1 {
         return fetch(batch);
     }
     std::thread::scope(|scope| {
-        let parts: Vec<_> = batch.chunks(share).map(|part| (part.len(), scope.spawn(move || fetch(part)))).collect();
-        let ended = |(count, part): (usize, std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
-            let lost = || Err(Error::other("a thread that read manifests ended unexpectedly"));
-            part.join().unwrap_or_else(|_| std::iter::repeat_with(lost).take(count).collect())
-        };
-        parts.into_iter().flat_map(ended).collect()
+        let parts: Vec<_> = batch.chunks(share).map(|part| scope.spawn(move || fetch(part))).collect();
+        let lost = |_| vec![Err(Error::other("a thread that read manifests ended unexpectedly"))];
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(lost)).collect()
     })
 }
 
