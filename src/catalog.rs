@@ -17,6 +17,11 @@ use crate::target::{Stored, Target};
 /// How far ahead of our clock a manifest's date may be before it counts as one from the future.
 pub const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
+/// How many manifests are read at once from a target on a network, where each is a round trip.
+const READERS: usize = 8;
+/// How many manifests are in memory at most before they are read.
+const MOST_AT_ONCE: usize = 128;
+
 /// A target that has been opened.
 pub struct OpenTarget {
     /// Its name in the configuration.
@@ -132,26 +137,76 @@ pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Res
     let mut catalog = Catalog::default();
     // To fetch keys may take a command and a second, so they are fetched once for a database and not for each manifest.
     let mut rings: BTreeMap<Owner, Keyring> = BTreeMap::new();
-    for (owner, id, stored) in manifests {
-        let keyring = match rings.entry(owner.clone()) {
-            Place::Occupied(known) => known.into_mut(),
-            Place::Vacant(new) => new.insert(keys(&owner)?),
-        };
-        let manifest = fetch(open, &stored)?.and_then(|bytes| manifest::read(&bytes, &owner, &id, keyring));
-        let object = manifest.as_ref().ok().and_then(|manifest| {
-            let key = ObjectKey::new(&manifest.signed.object).ok()?;
-            objects.remove(&key).map(|(.., object)| object)
-        });
-        if manifest.is_err() {
-            // What it names is unknown, so nothing with its id may pass for left behind.
-            objects.retain(|_, (whose, other, _)| (&*whose, &*other) != (&owner, &id));
+    let mut rest = manifests.as_slice();
+    while !rest.is_empty() {
+        let (batch, others) = rest.split_at(batch(rest));
+        rest = others;
+        // A failure ends it, so that what is not there behind one is not missed.
+        for ((owner, id, stored), bytes) in batch.iter().zip(fetch_all(open, batch)) {
+            let keyring = match rings.entry(owner.clone()) {
+                Place::Occupied(known) => known.into_mut(),
+                Place::Vacant(new) => new.insert(keys(owner)?),
+            };
+            let manifest = bytes?.and_then(|bytes| manifest::read(&bytes, owner, id, keyring));
+            let object = manifest.as_ref().ok().and_then(|manifest| {
+                let key = ObjectKey::new(&manifest.signed.object).ok()?;
+                objects.remove(&key).map(|(.., object)| object)
+            });
+            if manifest.is_err() {
+                // What it names is unknown, so nothing with its id may pass for left behind.
+                objects.retain(|_, (whose, other, _)| (&*whose, &*other) != (owner, id));
+            }
+            catalog.entries.push(Entry {
+                target: open.name.clone(),
+                is_local: open.is_local,
+                owner: owner.clone(),
+                id: id.clone(),
+                manifest_key: stored.key.clone(),
+                manifest,
+                object,
+                pinned: pins.contains(&(owner.clone(), id.clone())),
+            });
         }
-        let (target, is_local) = (open.name.clone(), open.is_local);
-        let pinned = pins.contains(&(owner.clone(), id.clone()));
-        catalog.entries.push(Entry { target, is_local, owner, id, manifest_key: stored.key, manifest, object, pinned });
     }
     catalog.orphans = objects.into_values().map(|(_, id, object)| Orphan { id, object }).collect();
     Ok(catalog)
+}
+
+/// A manifest that a listing shows.
+type Listed = (Owner, BackupId, Stored);
+
+/// How many of these are fetched before the first is read, so that memory stays bounded whatever stands there.
+fn batch(listed: &[Listed]) -> usize {
+    let mut bytes = 0u64;
+    let within = listed.iter().take(MOST_AT_ONCE).take_while(|(.., stored)| {
+        bytes = bytes.saturating_add(stored.size);
+        bytes <= MAX_MANIFEST_BYTES
+    });
+    within.count().max(1)
+}
+
+/// Fetches these, some at a time; in their order, and none behind the first that fails, which would be tried as long.
+fn fetch_all(open: &OpenTarget, batch: &[Listed]) -> Vec<Result<Result<Vec<u8>>>> {
+    let readers = if open.is_local { 1 } else { READERS };
+    let share = batch.len().div_ceil(readers).max(1);
+    let fetch = |part: &[Listed]| {
+        let mut fetched = Vec::with_capacity(part.len());
+        for (.., stored) in part {
+            fetched.push(fetch(open, stored));
+            if fetched.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        fetched
+    };
+    if readers == 1 || batch.len() == 1 {
+        return fetch(batch);
+    }
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = batch.chunks(share).map(|part| scope.spawn(move || fetch(part))).collect();
+        let lost = |_| vec![Err(Error::other("a thread that read manifests ended unexpectedly"))];
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(lost)).collect()
+    })
 }
 
 /// A manifest's bytes; the inner error is the manifest's own fault.
@@ -163,7 +218,8 @@ fn fetch(open: &OpenTarget, stored: &Stored) -> Result<Result<Vec<u8>>> {
     let mut bytes = Vec::new();
     let reader = open.target.get(&stored.key)?;
     reader
-        .take(MAX_MANIFEST_BYTES)
+        // No more than the listing says, whatever comes: one that is longer can't be read.
+        .take(stored.size.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|error| Error::from_io(error, Kind::Target, format!("can't read {} at {}", stored.key, open.name)))?;
     Ok(Ok(bytes))

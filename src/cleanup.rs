@@ -131,8 +131,9 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: Date
         }
     }
     let plan = retention::plan(&job.retention, &candidates, now, force);
+    let by_id: BTreeMap<&str, &Entry> = entries.iter().map(|entry| (entry.id.as_str(), *entry)).collect();
     let kept = plan.into_iter().map(|verdict| {
-        let entry = entries.iter().find(|entry| entry.id.as_str() == verdict.id);
+        let entry = by_id.get(verdict.id.as_str());
         let why = entry.and_then(|entry| entry.distrust().or_else(|| entry.damage()));
         let reason = match why {
             Some(why) => format!("{}: {why}", verdict.reason),

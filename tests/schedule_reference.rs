@@ -7,7 +7,7 @@ mod reference;
 
 use chrono::{DateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
-use reference::{Dice, ask};
+use reference::{Dice, ZONES, ask, expression, field, item};
 use serde_json::{Value, json};
 use voxeltron_backup::schedule::cron::Cron;
 
@@ -15,31 +15,6 @@ const HOUR: i64 = 3_600;
 /// Rules for the past are the same in every edition of the zone data.
 const FIRST_YEAR_SECONDS: i64 = 946_684_800; // 2000
 const LAST_YEAR_SECONDS: i64 = 1_735_689_600; // 2025
-
-/// Changes by half an hour, two hours, a day; at midnight and a minute past; twice in a month; backwards in summer.
-const ZONES: [&str; 21] = [
-    "Europe/Berlin",
-    "America/New_York",
-    "Australia/Lord_Howe",
-    "Asia/Kathmandu",
-    "Africa/Casablanca",
-    "Pacific/Apia",
-    "America/Havana",
-    "America/Sao_Paulo",
-    "America/St_Johns",
-    "Antarctica/Troll",
-    "Asia/Tehran",
-    "Asia/Gaza",
-    "Asia/Pyongyang",
-    "America/Caracas",
-    "Africa/Cairo",
-    "Europe/Dublin",
-    "Europe/Volgograd",
-    "Pacific/Fakaofo",
-    "America/Asuncion",
-    "Asia/Beirut",
-    "UTC",
-];
 
 /// Instants at which the zone's offset changes.
 fn changes(zone: Tz) -> Vec<i64> {
@@ -57,46 +32,6 @@ fn changes(zone: Tz) -> Vec<i64> {
         at += 12 * HOUR;
     }
     found
-}
-
-fn item(dice: &mut Dice, low: u64, high: u64, names: &[&str]) -> String {
-    let value = |dice: &mut Dice| low + dice.roll(high - low + 1);
-    match dice.roll(6) {
-        0 => {
-            let (a, b) = (value(dice), value(dice));
-            format!("{}-{}", a.min(b), a.max(b))
-        }
-        1 => {
-            let (a, b) = (value(dice), value(dice));
-            format!("{}-{}/{}", a.min(b), a.max(b), 1 + dice.roll(high))
-        }
-        2 if !names.is_empty() => dice.pick(names).to_owned(),
-        _ => value(dice).to_string(),
-    }
-}
-
-fn field(dice: &mut Dice, low: u64, high: u64, star_of_10: u64, names: &[&str]) -> String {
-    match dice.roll(10) {
-        roll if roll < star_of_10 => "*".to_owned(),
-        roll if roll == star_of_10 => format!("*/{}", 1 + dice.roll(high)),
-        _ => (0..=dice.roll(3)).map(|_| item(dice, low, high, names)).collect::<Vec<_>>().join(","),
-    }
-}
-
-fn expression(dice: &mut Dice) -> String {
-    if dice.roll(40) == 0 {
-        return dice.pick(&["@hourly", "@daily", "@weekly", "@monthly", "@Midnight"]).to_owned();
-    }
-    // The clocks change at night: most hours are drawn from there.
-    let hour = if dice.roll(2) == 0 { field(dice, 0, 4, 2, &[]) } else { field(dice, 0, 23, 4, &[]) };
-    [
-        field(dice, 0, 59, 1, &[]),
-        hour,
-        field(dice, 1, 31, 7, &["L"]),
-        field(dice, 1, 12, 8, &["jan", "Feb", "MAR", "oct"]),
-        field(dice, 0, 7, 6, &["sun", "Mon", "SAT", "fri-sun", "tue-thu", "friL", "Sun#1", "3#5"]),
-    ]
-    .join(" ")
 }
 
 /// Compares with the reference; gives how many expressions and instants there were.

@@ -9,9 +9,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -569,6 +570,100 @@ fn a_host_that_comes_back_late_publishes_nothing() {
     assert_eq!(manifests(&bucket), published);
     assert_eq!(bucket.keys().iter().filter(|key| key.starts_with("in/d0/")).count(), 2, "no object is left, either");
     assert_eq!(record(&bucket, "j0"), document, "and it changed nothing of the state");
+}
+
+/// Whether reads of the first job's backups wait, and whether one does.
+static HELD: AtomicBool = AtomicBool::new(false);
+static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// While it waits nothing else passes the proxy: no renewal of a lease, either.
+fn holds_up(head: &str) -> Option<&'static str> {
+    while HELD.load(Ordering::SeqCst) && head.starts_with("GET") && head.contains("/in/d0/") {
+        WAITS.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+fn drilled(stdout: &str) -> Vec<String> {
+    let document: Value = serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"));
+    let drills = document["drills"].as_array().unwrap();
+    let good = drills.iter().filter(|drill| drill["error"].is_null());
+    good.map(|drill| drill["job"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn two_hosts_run_a_due_drill_once_and_one_that_has_lost_its_lease_changes_nothing() {
+    let (proxy, sandbox, bucket) = (Proxy::new(address(), false), Sandbox::new(), Bucket::new());
+    let drill = format!("{YEARLY}\ndrill = \"30 0 1 1 *\"");
+    proxy.refuse(holds_up);
+    // The hosts have one configuration, but one of them gets to the store through the proxy.
+    configure(&sandbox, &bucket, &proxy.endpoint(), 2, &drill);
+    let through = sandbox.write("through.toml", fs::read(sandbox.config()).unwrap());
+    fs::set_permissions(&through, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(sandbox.path("shop.db")).unwrap();
+    configure(&sandbox, &bucket, &common::s3::endpoint(), 2, &drill);
+    let tick = |host: &str| on(&sandbox, host, &["--json", "schedule-check"]).stdout_any().stderr_any().run().stdout;
+    let both = || ["j0", "j1"].map(|job| record(&bucket, job)["past"]["last_drill"].clone());
+    tick("A");
+    for job in ["j0", "j1"] {
+        rewrite(&bucket, job, |document| document["past"]["first_seen"] = "2020-01-01T00:00:00Z".into());
+    }
+    fs::remove_dir_all(sandbox.path("A")).unwrap();
+    assert_eq!(drilled(&tick("A")), ["j0", "j1"], "each backup is proved at once");
+    let begin = |lease: &str| {
+        for job in ["j0", "j1"] {
+            rewrite(&bucket, job, |document| document["past"]["last_drill"] = Value::Null);
+        }
+        for host in ["A", "B"].map(|host| sandbox.path(host)).into_iter().filter(|path| path.exists()) {
+            fs::remove_dir_all(host).unwrap();
+        }
+        HELD.store(true, Ordering::SeqCst);
+        WAITS.store(false, Ordering::SeqCst);
+        let mut command = on(&sandbox, "B", &["--json", "schedule-check"]).env("VOXELTRON_CONFIG", &through);
+        command = command.env("VOXELTRON_BACKUP_LEASE", lease);
+        let mut command = command.into_command();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let since = Instant::now();
+        while !WAITS.load(Ordering::SeqCst) {
+            assert!(since.elapsed() < Duration::from_secs(60), "the drill does not begin");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child
+    };
+    let end = |child: Child| {
+        HELD.store(false, Ordering::SeqCst);
+        let outcome = child.wait_with_output().unwrap();
+        let [out, said] = [&outcome.stdout, &outcome.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        (outcome.status.code(), drilled(&out), said)
+    };
+
+    // The second drill was due to this host, too, when it decided; by its turn the other host has done it.
+    let slow = begin("60s");
+    assert_eq!(drilled(&tick("A")), ["j1"], "what another host drills is passed by");
+    let [none, done] = both();
+    assert!(none.is_null() && done["error"].is_null() && done["slot"].is_string(), "{none} {done}");
+    assert_eq!(end(slow).1, ["j0"]);
+    let [first, second] = both();
+    assert!(first["error"].is_null() && first["slot"] == done["slot"], "{first}");
+    assert_eq!(second, done);
+    for host in ["A", "B"] {
+        assert_eq!(drilled(&tick(host)), [""; 0]);
+    }
+
+    // A host that stands still past its lease: the other one drills, and what the late one says changes nothing.
+    let late = begin("5s");
+    let since = Instant::now();
+    while both()[0].is_null() {
+        assert!(since.elapsed() < Duration::from_secs(60), "the lease of a host that stands still is never over");
+        tick("A");
+    }
+    let done = both();
+    let (code, drills, said) = end(late);
+    assert_eq!((code, drills), (Some(11), vec![]), "{said}");
+    assert!(said.contains("job j0: this run has lost its lease"), "{said}");
+    assert_eq!(both(), done);
+    assert!(["j0", "j1"].iter().all(|job| record(&bucket, job)["lease"].is_null()));
 }
 
 // ---------------------------------------------------------------------------------------------- many, killed and paused

@@ -287,6 +287,7 @@ fn line(head: &str) -> String {
         (_, _, Some(part)) => format!("part {part}"),
         ("POST", ..) if url.ends_with("/v1/uploads") => "begin".to_owned(),
         ("POST", "uploads", _) | ("POST", "uploads=", _) => "begin".to_owned(),
+        ("POST", query, _) if query.starts_with("delete") => "delete".to_owned(),
         ("POST", ..) => "complete".to_owned(),
         ("DELETE", query, _) if query.contains("uploadId") => "abort".to_owned(),
         ("GET", query, _) if query.starts_with("uploads") => "uploads".to_owned(),

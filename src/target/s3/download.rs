@@ -8,36 +8,55 @@ use attohttpc::ResponseReader;
 use s3::command::Command;
 
 use super::Store;
-use super::wire::Call;
+use super::wire::{Answer, Call};
 use crate::target::TargetError;
 use crate::target::trouble::{Doing, Line, Trouble};
 
 /// How much is asked for at once, in bytes: small enough that a reader who takes minutes loses little.
 const RANGE: u64 = 16 * 1024 * 1024;
 
-/// Opens an object.
+/// Opens an object, by asking for its first piece: the answer says how long the object is and which one it is.
 pub fn open(target: &Arc<Store>, path: &str) -> Result<Box<dyn Read + Send>, TargetError> {
-    let tell = |trouble: &Trouble| target.tell(trouble, Doing::Get, path);
-    let asked = || {
-        target.wire.ask(&|| Call::new(path, Command::HeadObject), &|answer| match (answer.length(), answer.etag()) {
-            (Some(length), Some(etag)) => Ok((length, etag)),
-            _ => Err(Trouble::Line(Line::Broken, "an answer without length and ETag".to_owned())),
-        })
+    let first = || Call::new(path, Command::GetObjectRange { start: 0, end: Some(RANGE - 1) });
+    let opened = target.wire.ask(&first, &first_piece);
+    let opened = match opened {
+        // Of an object without a byte there is no piece.
+        Err(Trouble::Refused(refusal)) if refusal.status == 416 => target.wire.ask(
+            &|| Call::new(path, Command::HeadObject),
+            &|answer| match (answer.length(), answer.etag()) {
+                (Some(0), Some(etag)) => Ok((etag, 0, None)),
+                _ => Err(Trouble::Line(Line::Broken, "no first piece of an object that has one".to_owned())),
+            },
+        ),
+        opened => opened,
     };
-    let mut head = asked();
-    if head.as_ref().is_err_and(|trouble| matches!(trouble, Trouble::Refused(_)) && !trouble.is_passing()) {
-        // A refused HEAD has no body to say why; the same by GET has one.
-        let why = target.wire.ask(
-            &|| Call::new(path, Command::GetObjectRange { start: 0, end: Some(0) }),
-            // Not refused: it has come in between.
-            &|_| Ok(()),
-        );
-        head = why.and_then(|()| asked());
-    }
-    let (length, etag) = head.map_err(|trouble| tell(&trouble))?;
-    let path = path.to_owned();
-    Ok(Box::new(Reading { target: Arc::clone(target), path, etag, length, at: 0, piece: None }))
+    let (etag, length, piece) = opened.map_err(|trouble| target.tell(&trouble, Doing::Get, path))?;
+    Ok(Box::new(Reading { target: Arc::clone(target), path: path.to_owned(), etag, length, at: 0, piece }))
 }
+
+/// The ETag, the length of the whole object, and its first piece.
+fn first_piece(answer: Answer) -> Result<(String, u64, Option<Piece>), Trouble> {
+    let Some(etag) = answer.etag() else {
+        return Err(Trouble::Line(Line::Broken, "an answer without ETag".to_owned()));
+    };
+    let range = answer.header("content-range").map(ToOwned::to_owned);
+    let length = match (answer.status, &range) {
+        (206, Some(range)) => range.rsplit_once('/').and_then(|(_, length)| length.parse().ok()),
+        // All of it instead of a piece: as good, at the start.
+        (200, _) => answer.length(),
+        _ => None,
+    };
+    let wrong = || Trouble::Line(Line::Broken, format!("{range:?} came where the first piece was asked for"));
+    let length = length.ok_or_else(wrong)?;
+    let end = if answer.status == 200 { length } else { length.min(RANGE) };
+    if answer.status == 206 && (end == 0 || range != Some(format!("bytes 0-{}/{length}", end - 1))) {
+        return Err(wrong());
+    }
+    Ok((etag, length, Some((answer.into_inner().body, end)).filter(|_| length > 0)))
+}
+
+/// An answer that is being read, and where it ends.
+type Piece = (ResponseReader, u64);
 
 /// An object that is being read.
 struct Reading {
@@ -46,12 +65,11 @@ struct Reading {
     etag: String,
     length: u64,
     at: u64,
-    /// The answer that is being read, and where it ends.
-    piece: Option<(ResponseReader, u64)>,
+    piece: Option<Piece>,
 }
 
 impl Reading {
-    fn next_piece(&self) -> Result<(ResponseReader, u64), Trouble> {
+    fn next_piece(&self) -> Result<Piece, Trouble> {
         let end = self.length.min(self.at + RANGE);
         let command = Command::GetObjectRange { start: self.at, end: Some(end - 1) };
         let headers = vec![("if-match", self.etag.clone())];
