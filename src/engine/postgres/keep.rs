@@ -1,0 +1,99 @@
+//! The database that a restore has replaced, kept under another name and closed to everybody. Flows in: the tools. Flows
+//! out: what is kept, by name and mark; one of them dropped. Touches the server.
+
+use chrono::{DateTime, Utc};
+
+use super::server::ask;
+use super::sql::ident;
+use super::swap::{self, NAME_BYTES, Names};
+use super::tools::Tools;
+use crate::engine::{Cx, Previous};
+use crate::error::Result;
+use crate::format::time::{compact, parse_compact, rfc3339};
+
+/// Between a database's name and the instant at which it was replaced.
+const PREVIOUS: &str = "__previous_";
+/// How long the instant is.
+const INSTANT_BYTES: usize = 16;
+
+/// What a replaced database of that name is called.
+pub fn name(target: &str, instant: &str) -> String {
+    format!("{}{PREVIOUS}{instant}", swap::cut(target, NAME_BYTES - PREVIOUS.len() - INSTANT_BYTES))
+}
+
+/// The names of a restore that keeps what it replaces, if it is to.
+pub fn names(names: Names, keep: Option<DateTime<Utc>>) -> Names {
+    match keep {
+        Some(at) => Names { old: name(&names.target, &compact(at)), ..names },
+        None => names,
+    }
+}
+
+/// What the comment of a kept database says first: names of two databases may begin alike.
+pub fn mark(target: &str, at: DateTime<Utc>) -> String {
+    format!("voxeltron-backup: {target} as it was before a restore at {}", rfc3339(at))
+}
+
+/// When it was replaced, if it is a kept one of `target`: its name and the first line of its comment both say so.
+fn since(target: &str, called: &str, comment: &str) -> Option<DateTime<Utc>> {
+    let at = parse_compact(called.rsplit_once(PREVIOUS)?.1)?;
+    let rest = comment.strip_prefix(&mark(target, at))?;
+    (called == name(target, &compact(at)) && rest.starts_with("\n{")).then_some(at)
+}
+
+/// All that is kept of the tools' database.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] when the server can't be asked.
+pub fn all(tools: &Tools, cx: &Cx) -> Result<Vec<Previous>> {
+    let (_, facts) = ask(tools, cx)?;
+    let target = &tools.place.database;
+    let kept = facts
+        .databases
+        .into_iter()
+        .filter_map(|other| Some(Previous { since: since(target, &other.name, &other.comment)?, name: other.name }));
+    Ok(kept.collect())
+}
+
+/// Drops one of them.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] when it can't be dropped.
+pub fn forget(tools: &Tools, previous: &Previous, cx: &Cx) -> Result<()> {
+    let (desk, facts) = ask(tools, cx)?;
+    let target = &tools.place.database;
+    let is_it = |name: &str, comment: &str| name == previous.name && since(target, name, comment).is_some();
+    if !facts.databases.iter().any(|other| is_it(&other.name, &other.comment)) {
+        return Ok(());
+    }
+    tools.run_sql(desk, &drop_sql(&previous.name, facts.version), cx).map(drop)
+}
+
+/// The statements that drop a database which may be a template.
+pub fn drop_sql(name: &str, server: u32) -> String {
+    format!("ALTER DATABASE {} IS_TEMPLATE false;\n{}", ident(name), swap::drop_database(name, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_database_is_known_by_name_and_mark() {
+        let at = parse_compact("20260225T120000Z").unwrap();
+        for target in ["db", &"ü".repeat(31), &"x".repeat(63), "a b\"c\nd", "x__previous_20260225T120000Z"] {
+            let called = name(target, &compact(at));
+            assert!(called.len() <= NAME_BYTES, "{called}");
+            let comment = format!("{}\n{{}}", mark(target, at));
+            assert_eq!(since(target, &called, &comment), Some(at));
+            assert_eq!(since(target, &called, "precious\n{}"), None);
+            assert_eq!(since(target, &called, &mark(target, at)), None, "without what it takes to open it");
+            assert_eq!(since("other", &called, &comment), None);
+            assert_eq!(since(target, &called.replace("12", "13"), &comment), None);
+        }
+        // Of two that are cut alike, the mark says which it is.
+        let (one, two) = (format!("{}1", "x".repeat(62)), format!("{}2", "x".repeat(62)));
+        assert_eq!(name(&one, &compact(at)), name(&two, &compact(at)));
+        assert_eq!(since(&two, &name(&one, &compact(at)), &format!("{}\n{{}}", mark(&one, at))), None);
+    }
+}
