@@ -390,14 +390,13 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
 }
 
 fn keep_previous(table: &mut Table<'_>) -> Duration {
-    const KEY: &str = "keep_previous";
-    let Some(text) = table.string(KEY) else { return KEEP_PREVIOUS };
+    let Some(text) = table.string("keep_previous") else { return KEEP_PREVIOUS };
     if text.trim() == "0" {
         return Duration::ZERO;
     }
     parse_duration(&text).unwrap_or_else(|| {
         let hint = "write it like 30m, 24h or 7d, or \"0\" to keep none";
-        table.problem(KEY, &format!("is not a length of time: {text:?}"), hint);
+        table.problem("keep_previous", &format!("is not a length of time: {text:?}"), hint);
         KEEP_PREVIOUS
     })
 }
