@@ -340,7 +340,8 @@ fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engin
             let line = |when: &str, words: &Vec<String>| format!("run restore.{when}: {}", words.join(" "));
             steps.extend(hooks.and_then(|hooks| hooks.restore_before.as_ref()).map(|words| line("before", words)));
             steps.extend(engine.plan(destination));
-            steps.extend(hooks.map(|_| kept_step(app, &args.database)));
+            let in_place = *destination == Destination::InPlace;
+            steps.extend(in_place.then(|| kept_step(app, &args.database)));
             steps.extend(hooks.and_then(|hooks| hooks.restore_after.as_ref()).map(|words| line("after", words)));
         }
         (None, Some(path)) => steps.push(format!("write the dump to {}", path.display())),

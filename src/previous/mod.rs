@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use self::record::{Kept, Record};
+use self::record::{Kept, Past, Record};
 use crate::app::{App, Opened, toml_key};
 use crate::backup;
 use crate::catalog::{Entry, OpenTarget};
@@ -124,36 +124,36 @@ impl Shelf {
         };
         let (new, old): (Vec<Kept>, Vec<Kept>) =
             all.into_iter().partition(|kept| keep.is_some_and(|keep| keep.at == kept.since));
-        for kept in &old {
-            if let Err(error) = self.forget(kept, &cx) {
-                cx.report.warn(&format!(
-                    "can't drop what was kept of {} from before: {error}; it is tried again",
-                    self.database
-                ));
+        let mut left = Vec::new();
+        for kept in old {
+            if let Err(error) = self.forget(&kept, &cx) {
+                let database = &self.database;
+                cx.report
+                    .warn(&format!("can't drop what was kept of {database} from before: {error}; it is tried again"));
+                left.push(kept);
             }
         }
         tidy(&self.app, &self.database);
         let new = new.into_iter().next_back();
-        self.note(new.clone(), old.is_empty() || new.is_some());
+        let begun = left.first().map(|kept| kept.since);
+        self.note(new.clone().or_else(|| left.pop()), |_| begun);
         new
     }
 
     /// After a restore that has failed, and may have taken its place in part: the newest is what `--undo` puts back.
     pub fn failed(&self) {
         if let Ok(all) = self.all(&self.patient()) {
-            self.note(all.into_iter().next_back(), false);
+            self.note(all.into_iter().next_back(), |begun| begun);
         }
     }
 
-    /// Writes down what is kept; `clean`: nothing else is.
-    fn note(&self, kept: Option<Kept>, clean: bool) {
-        let noted = Record::of(&self.app).update(|past| match (&kept, clean) {
-            (None, true) => drop(past.remove(&self.database)),
-            _ => {
-                let past = past.entry(self.database.clone()).or_default();
-                past.kept.clone_from(&kept);
-                past.begun = past.begun.filter(|_| !clean);
-                past.not_before = None;
+    /// Writes down what is kept, and since when there may be more of it.
+    fn note(&self, kept: Option<Kept>, begun: impl FnOnce(Option<DateTime<Utc>>) -> Option<DateTime<Utc>>) {
+        let noted = Record::of(&self.app).update(|all| {
+            let past = all.entry(self.database.clone()).or_default();
+            *past = Past { begun: begun(past.begun), kept, not_before: None };
+            if *past == Past::default() {
+                all.remove(&self.database);
             }
         });
         if let Err(error) = noted {

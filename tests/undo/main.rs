@@ -162,7 +162,7 @@ fn there_and_back(bench: &dyn Bench) {
     // A dry run touches nothing.
     let plan = way.quietly(&["restore", "shop", "--undo", "--dry-run"]).stdout;
     assert!(plan.starts_with(&format!("1. take what was kept at {since}: ")) && plan.contains("\n2. "), "{plan}");
-    assert_eq!((bench.all(), way.kept()), (first.clone(), kept));
+    assert_eq!((bench.all(), way.kept()), (first.clone(), kept.clone()));
 
     let said = way.undo();
     assert!(said.contains(&format!("as it was before the restore at {since}")), "{said}");

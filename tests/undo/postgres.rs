@@ -68,16 +68,6 @@ impl Bench for Shop {
     }
 }
 
-impl Drop for Shop {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            for name in self.kept() {
-                self.admin(&format!("DROP DATABASE {name} WITH (FORCE)"));
-            }
-        }
-    }
-}
-
 #[test]
 fn postgres_there_and_back() {
     crate::there_and_back(&Shop::new());

@@ -188,11 +188,14 @@ pub enum Properties<'a> {
     Archive(&'a DatabaseEntries),
 }
 
+/// How an exchange begins.
+const BEGIN: &str = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n";
+
 /// One transaction that puts the scratch in its place, with its properties. Before its COMMIT nothing has changed, and a
 /// crash leaves nothing changed. `replaces`: whether there is a database in that place.
 pub fn swap(names: &Names, replaces: bool, properties: Properties<'_>, leave: &Leave) -> String {
     let (scratch, target, old) = (ident(&names.scratch), ident(&names.target), ident(&names.old));
-    let mut sql = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n".to_owned();
+    let mut sql = BEGIN.to_owned();
     if replaces {
         sql += &format!("ALTER DATABASE {target} RENAME TO {old};\n");
     }
@@ -259,7 +262,7 @@ const OPEN: &str = r"SELECT statement FROM (
 /// from, with all that it had. What stands there, if anything does, becomes `names.old`.
 pub fn exchange(names: &Names, mark: &str, replaces: bool, leave: &Leave) -> String {
     let (kept, target, old) = (ident(&names.scratch), ident(&names.target), ident(&names.old));
-    let mut sql = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n".to_owned();
+    let mut sql = BEGIN.to_owned();
     if replaces {
         sql += &format!("ALTER DATABASE {target} RENAME TO {old};\n");
     }
