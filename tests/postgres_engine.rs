@@ -346,7 +346,7 @@ fn what_was_replaced_is_put_back_with_all_that_it_had() {
     let load = |at| engine.restore(&mut inspected(Cursor::new(&bytes)), &request(at), &cx()).unwrap();
     assert_eq!(load("2026-02-25T12:00:00Z").notes, Vec::<String>::new());
     let restored = db.all();
-    assert_ne!(restored, stood);
+    assert!(restored != stood);
     let kept = engine.previous(&cx()).unwrap();
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(kept[0].name.ends_with("__previous_20260225T120000Z"), "{kept:?}");
@@ -358,16 +358,14 @@ fn what_was_replaced_is_put_back_with_all_that_it_had() {
 
     // What the database has got since, its successor alone has; and who is in it is sent away.
     server.admin(&format!("ALTER DATABASE {name} SET work_mem TO '9MB'; COMMENT ON DATABASE {name} IS NULL;"));
-    let restored = restored.replace("work_mem=7MB", "work_mem=9MB");
+    let restored = db.all();
     engine.undo(&kept[0], Some(&keep("2026-02-25T13:00:00Z")), &cx()).unwrap();
     similar(&stood, &db.all());
     let other = engine.previous(&cx()).unwrap();
     assert_eq!(other.len(), 1);
     assert_ne!(other, kept);
     engine.undo(&other[0], Some(&keep("2026-02-25T14:00:00Z")), &cx()).unwrap();
-    let again = db.all();
-    assert!(again.contains("work_mem=9MB") && again.contains("|33|"), "{again}");
-    assert_eq!(restored.lines().count(), again.lines().count());
+    similar(&restored, &db.all());
     // The live one is dropped by accident.
     server.admin(&format!("ALTER DATABASE {name} IS_TEMPLATE false; DROP DATABASE {name} WITH (FORCE);"));
     let kept = engine.previous(&cx()).unwrap();

@@ -206,12 +206,12 @@ impl Shelf {
 
     fn cannot(&self, error: Error) -> Error {
         let mend = format!(
-            "or restore without keeping what is there: [databases.{}] keep_previous = \"0\"",
+            "restore without keeping what is there: [databases.{}] keep_previous = \"0\"",
             toml_key(&self.database)
         );
         let mend = match &error.hint {
             None => mend,
-            Some(hint) => format!("{hint}; {mend}"),
+            Some(hint) => format!("{hint}; or {mend}"),
         };
         let error = Error { hint: Some(mend), ..error };
         // Another copy of the backup would not help.
@@ -231,7 +231,7 @@ impl Aside for Shelf {
         }
         let (free, wanted) = (time::bytes(free), time::bytes(self.wanted));
         let why = format!("{} has {free} free, and a dump of it may take {wanted}", folder.display());
-        Err(self.cannot(Error::other(why)))
+        Err(self.cannot(Error::other(why).hint("make room there")))
     }
 
     fn take(&self, at: DateTime<Utc>) -> Result<()> {

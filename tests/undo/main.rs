@@ -148,10 +148,10 @@ fn there_and_back(bench: &dyn Bench) {
 
     bench.change();
     let changed = bench.all();
-    assert_ne!(changed, first);
+    assert!(changed != first);
     let said = way.restore();
     assert!(said.contains("put it back with: voxeltron-backup restore shop --undo"), "{said}");
-    assert_eq!(bench.all(), first);
+    same(&bench.all(), &first);
     let kept = way.kept();
     assert_eq!(kept.len(), 1);
     let (since, until) = (kept[0]["since"].as_str().unwrap(), kept[0]["until"].as_str().unwrap());
@@ -162,15 +162,16 @@ fn there_and_back(bench: &dyn Bench) {
     // A dry run touches nothing.
     let plan = way.quietly(&["restore", "shop", "--undo", "--dry-run"]).stdout;
     assert!(plan.starts_with(&format!("1. take what was kept at {since}: ")) && plan.contains("\n2. "), "{plan}");
-    assert_eq!((bench.all(), way.kept()), (first.clone(), kept.clone()));
+    same(&bench.all(), &first);
+    assert_eq!(way.kept(), kept);
 
     let said = way.undo();
     assert!(said.contains(&format!("as it was before the restore at {since}")), "{said}");
-    assert_eq!(bench.all(), changed, "just what stood");
+    same(&bench.all(), &changed);
     assert_eq!(way.kept().len(), 1);
     // What was undone can be done again.
     way.undo();
-    assert_eq!(bench.all(), first);
+    same(&bench.all(), &first);
     assert_eq!(way.kept().len(), 1);
 
     // The next restore keeps what stands now, and no more what stood before.
@@ -180,14 +181,15 @@ fn there_and_back(bench: &dyn Bench) {
     way.restore();
     assert_eq!(way.kept().len(), 1);
     way.undo();
-    assert_eq!(bench.all(), third);
+    same(&bench.all(), &third);
     let backups: Value = serde_json::from_str(&way.quietly(&["list", "--json"]).stdout).unwrap();
     assert_eq!(backups["backups"].as_array().unwrap().len(), 1, "what is kept is nobody's backup");
     // Nor a leftover.
     let checked = way.quietly(&["check"]);
     assert!(!checked.stderr.contains("interrupted"), "{}", checked.stderr);
     way.quietly(&["verify", "--restore"]);
-    assert_eq!((bench.all(), way.kept().len()), (third, 1), "a drill keeps nothing and drops nothing");
+    same(&bench.all(), &third);
+    assert_eq!(way.kept().len(), 1, "a drill keeps nothing and drops nothing");
 }
 
 /// At its time, and not before; ticks in between are idle.
@@ -250,17 +252,27 @@ fn killed(bench: &dyn Bench, instants: u32) {
         std::thread::sleep(Duration::from_millis(700));
         let now = bench.all();
         let is_whole = now == first || now == changed;
-        assert!(is_whole || !bench.exchanges_at_once(), "a mixture after step {step}: {now}");
+        assert!(is_whole || !bench.exchanges_at_once(), "a mixture after step {step}");
         *(if now == *before { &mut old } else { &mut new }) += 1;
         way.restore();
-        assert_eq!(bench.all(), first, "after step {step}");
+        same(&bench.all(), &first);
         assert_eq!(way.kept().len(), 1, "after step {step}");
         if is_whole {
             way.undo();
-            assert_eq!(bench.all(), now, "after step {step}");
+            same(&bench.all(), &now);
         }
     }
     println!("{old} times the old one, {new} times the new one, of {instants}");
+}
+
+/// Compares without filling the screen.
+#[track_caller]
+fn same(left: &str, right: &str) {
+    let mut pairs = left.lines().zip(right.lines());
+    if left != right {
+        let first = pairs.find(|(left, right)| left != right);
+        panic!("{} and {} lines, which differ first in {first:#?}", left.lines().count(), right.lines().count());
+    }
 }
 
 fn lines(pairs: &[(&str, &str)]) -> String {

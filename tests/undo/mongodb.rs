@@ -43,8 +43,3 @@ impl Bench for Shop {
 fn mongodb_there_and_back() {
     crate::there_and_back(&Shop::new());
 }
-
-#[test]
-fn mongodb_dropped_in_time() {
-    crate::dropped_in_time(&Shop::new());
-}

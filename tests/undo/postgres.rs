@@ -26,7 +26,7 @@ impl Shop {
 
     fn kept(&self) -> Vec<String> {
         let names = self.admin(&format!(
-            "SELECT datname FROM pg_database WHERE datname LIKE '{}\\_\\_%'",
+            "SELECT datname FROM pg_database WHERE datname LIKE '{}\\_\\_previous\\_%'",
             self.database.name.replace('_', "\\_")
         ));
         names.lines().map(str::to_owned).collect()
@@ -57,9 +57,8 @@ impl Bench for Shop {
         let content: Vec<&str> = dump.lines().filter(random).collect();
         let name = &self.database.name;
         // The properties of the database are carried over by a restore, so they tell an undo alone.
-        let own = self.admin(&format!(
-            "SELECT datallowconn, datconnlimit > 0, pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{name}'"
-        ));
+        let own = self
+            .admin(&format!("SELECT datallowconn, pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{name}'"));
         format!("{}\n{own}", content.join("\n"))
     }
 

@@ -50,11 +50,6 @@ fn valkey_there_and_back() {
 }
 
 #[test]
-fn redis_dropped_in_time() {
-    crate::dropped_in_time(&Shop::new(Which::Redis7));
-}
-
-#[test]
 fn redis_killed() {
     crate::killed(&Shop::new(Which::Valkey8), 6);
 }

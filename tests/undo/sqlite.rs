@@ -75,8 +75,11 @@ fn too_little_room_is_told_before_anything_changes() {
     let before = shop.all();
     std::fs::OpenOptions::new().write(true).open(&shop.path).unwrap().set_len(8 << 40).unwrap();
     let said = way.sandbox.command(&["restore", "shop", "--latest"]).exits(1).stderr_any().run().stderr;
-    assert!(said.contains("can't keep shop as it is") && said.contains("8.0 TiB"), "{said}");
-    assert!(said.contains("hint: ") && said.contains("keep_previous = \"0\""), "{said}");
+    assert!(said.contains("can't keep shop as it is") && said.contains("8.00 TiB"), "{said}");
+    assert!(
+        said.contains("hint: make room there; or restore without") && said.contains("keep_previous = \"0\""),
+        "{said}"
+    );
     std::fs::OpenOptions::new().write(true).open(&shop.path).unwrap().set_len(size).unwrap();
     assert_eq!((shop.all(), way.kept().len()), (before, 0));
     way.restore();
