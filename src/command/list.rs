@@ -101,8 +101,9 @@ fn show_kept(app: &App, kept: &[Previous]) -> Result<()> {
         vec![kept.database.clone(), rfc3339(kept.since), rfc3339(kept.until), place, size]
     });
     let cells: Vec<Vec<String>> = cells.collect();
-    app.cx.report.note("kept from before a restore; restore DATABASE --undo puts it back:");
-    app.cx.report.out(&table(&["DATABASE", "REPLACED", "KEPT UNTIL", "WHERE", "SIZE"], &cells))
+    // A table of its own: these are no backups, and --undo alone puts them back.
+    let head = ["REPLACED DATABASE", "AS IT WAS AT", "KEPT UNTIL", "WHERE", "SIZE"];
+    app.cx.report.out(&format!("\n{}", table(&head, &cells)))
 }
 
 fn row(app: &App, entry: &Entry) -> Row {
