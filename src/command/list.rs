@@ -72,23 +72,26 @@ pub fn run(app: &App, args: &ListArgs) -> Result<Done> {
     rows.sort_by(|a, b| (&a.database, a.created, &a.id, &a.target).cmp(&(&b.database, b.created, &b.id, &b.target)));
     // What another instance keeps stands on another host.
     let own = args.instance.is_none() && args.target.is_none();
-    let kept = if own { kept(app, database)? } else { Vec::new() };
+    let kept = if own { kept(app, database) } else { Vec::new() };
     show(app, &rows, &leftovers)?;
     show_kept(app, &kept)?;
     Done::well().with("backups", &rows)?.with("leftovers", &leftovers)?.with("previous", &kept)
 }
 
 /// What this host remembers: no server is asked.
-fn kept(app: &App, database: Option<&str>) -> Result<Vec<Previous>> {
-    let all = Record::of(app).read()?.into_iter();
-    let meant = all.filter(|(name, _)| database.is_none_or(|database| database == name));
+fn kept(app: &App, database: Option<&str>) -> Vec<Previous> {
+    let all = Record::of(app).read().unwrap_or_else(|error| {
+        app.cx.report.warn(&error.to_string());
+        Default::default()
+    });
+    let meant = all.into_iter().filter(|(name, _)| database.is_none_or(|database| database == name));
     let kept = meant.filter_map(|(database, past)| {
         let kept = past.kept?;
         let until = until(kept.since, keeping(app, &database));
         let (since, name, on_server, bytes) = (kept.since, kept.name, kept.on_server, kept.bytes);
         Some(Previous { database, since, until, name, on_server, bytes })
     });
-    Ok(kept.collect())
+    kept.collect()
 }
 
 fn show_kept(app: &App, kept: &[Previous]) -> Result<()> {

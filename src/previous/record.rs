@@ -83,21 +83,27 @@ impl Record {
     pub fn read(&self) -> Result<All> {
         let path = self.folder.join(NAME);
         let Some(bytes) = files::read(&path, MAX_BYTES)? else { return Ok(All::new()) };
+        self.parse(&bytes)
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<All> {
+        let path = self.folder.join(NAME);
         let wrong = |why: String| {
             Error::other(format!("{} can't be understood: {why}", path.display()))
                 .hint("move it away; what restores have kept is then dropped by the next restore of each database")
         };
-        let text: Text = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let text: Text = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
         match text.version {
             VERSION => Ok(text.databases),
             other => Err(wrong(format!("it has version {other}, and this program knows {VERSION}"))),
         }
     }
 
-    /// Changes it: one process at a time, all of it or nothing. The next tick looks properly.
+    /// Changes it: one process at a time, all of it or nothing; one that can't be understood begins anew. The next tick looks
+    /// properly.
     ///
     /// # Errors
-    /// As [`Record::read`], and when it can't be written.
+    /// When it can't be read or written.
     pub fn update(&self, change: impl FnOnce(&mut All)) -> Result<()> {
         files::make_folder(&self.folder)?;
         let path = self.folder.join(LOCK);
@@ -108,7 +114,9 @@ impl Record {
                 return Err(files::failed("lock", &path, error));
             }
         }
-        let before = self.read()?;
+        // A restore can't wait for somebody to mend this file.
+        let bytes = files::read(&self.folder.join(NAME), MAX_BYTES)?;
+        let before = bytes.map(|bytes| self.parse(&bytes).unwrap_or_default()).unwrap_or_default();
         let mut databases = before.clone();
         change(&mut databases);
         if databases == before {

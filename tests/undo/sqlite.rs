@@ -121,6 +121,9 @@ fn a_damaged_record_stops_no_tick() {
     std::fs::write(way.sandbox.data_dir().join("previous.json"), "{").unwrap();
     let said = way.sandbox.command(&["schedule-check"]).stderr_any().run().stderr;
     assert!(said.contains("previous.json can't be understood"), "{said}");
+    way.sandbox.command(&["list"]).stdout_has("shop").stderr_has("previous.json can't be understood").run();
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
 }
 
 #[test]

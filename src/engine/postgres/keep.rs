@@ -1,11 +1,11 @@
 //! The database that a restore has replaced, kept under another name and closed to everybody. Flows in: the tools. Flows
-//! out: what is kept, by name and mark; one of them dropped. Touches the server.
+//! out: what is kept, by name and mark; the SQL that keeps it and puts it back; one of them dropped. Touches the server.
 
 use chrono::{DateTime, Utc};
 
 use super::server::ask;
-use super::sql::ident;
-use super::swap::{self, NAME_BYTES, Names};
+use super::sql::{ident, literal};
+use super::swap::{self, BEGIN, NAME_BYTES, Names};
 use super::tools::Tools;
 use crate::engine::{Cx, Previous};
 use crate::error::Result;
@@ -39,6 +39,67 @@ fn since(target: &str, called: &str, comment: &str) -> Option<DateTime<Utc>> {
     let at = parse_compact(called.rsplit_once(PREVIOUS)?.1)?;
     let rest = comment.strip_prefix(&mark(target, at))?;
     (called == name(target, &compact(at)) && rest.starts_with("\n{")).then_some(at)
+}
+
+/// What becomes of the database that is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It is dropped at once, and marked so that it is swept if it can't be.
+    Gone(String),
+    /// It stays, closed, under this mark and with what it takes to open it again.
+    Kept(String),
+}
+
+impl Leave {
+    /// The statements for the database that is now called `old`.
+    pub fn sql(&self, old: &str) -> String {
+        match self {
+            Self::Gone(mark) => format!("COMMENT ON DATABASE {} IS {};\n", ident(old), literal(mark)),
+            Self::Kept(mark) => close(old, mark),
+        }
+    }
+}
+
+/// Its own comment goes with ours, for there is no other place that a rename takes along.
+fn close(old: &str, mark: &str) -> String {
+    let (old, mark) = (literal(old), literal(mark));
+    format!(
+        r"SELECT statement FROM (
+  SELECT 1 AS step, format('COMMENT ON DATABASE %I IS %L', datname, {mark} || chr(10) || json_build_object('open', datallowconn,
+    'comment', shobj_description(oid, 'pg_database'))::text) AS statement FROM pg_database WHERE datname = {old}
+  UNION ALL SELECT 2, format('ALTER DATABASE %I ALLOW_CONNECTIONS false', datname) FROM pg_database WHERE datname = {old}
+) AS statements ORDER BY step
+\gexec
+"
+    )
+}
+
+const OPEN: &str = r"SELECT statement FROM (
+  SELECT 1 AS step, format('COMMENT ON DATABASE %I IS %L', datname, was ->> 'comment') AS statement, was FROM kept
+  UNION ALL SELECT 2, format('ALTER DATABASE %I ALLOW_CONNECTIONS true', datname), was FROM kept WHERE (was ->> 'open')::boolean
+) AS statements ORDER BY step
+\gexec
+";
+
+/// One transaction that puts a kept database, here `names.scratch` under that `mark`, back into the place that it was taken
+/// from, with all that it had. What stands there, if anything does, becomes `names.old`.
+pub fn exchange(names: &Names, mark: &str, replaces: bool, leave: &Leave) -> String {
+    let (kept, target, old) = (ident(&names.scratch), ident(&names.target), ident(&names.old));
+    let mut sql = BEGIN.to_owned();
+    if replaces {
+        sql += &format!("ALTER DATABASE {target} RENAME TO {old};\n");
+    }
+    sql += &format!(
+        "ALTER DATABASE {kept} RENAME TO {target};\nWITH kept AS (SELECT datname, substr(comment, length({}) + 2)::json AS was \
+         FROM (SELECT datname, shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE datname = {}) \
+         AS d)\n{OPEN}",
+        literal(mark),
+        literal(&names.target)
+    );
+    if replaces {
+        sql += &leave.sql(&names.old);
+    }
+    sql + "COMMIT;\n"
 }
 
 /// All that is kept of the tools' database.

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::archive::Archive;
 use super::compare::compare;
-use super::keep;
+use super::keep::{self, Leave};
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
 use super::sql::{ident, literal};
-use super::swap::{self, Leave, NAME_BYTES, Names, Properties};
+use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
 use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
@@ -99,7 +99,7 @@ pub fn undo(tools: &Tools, previous: &Previous, keep: Option<&Keep>, cx: &Cx) ->
     cx.world.cancel.check()?;
     let replaces = this.facts.live.is_some();
     let mark = keep::mark(&this.names.target, previous.since);
-    let sql = swap::exchange(&this.names, &mark, replaces, &this.leave());
+    let sql = keep::exchange(&this.names, &mark, replaces, &this.leave());
     this.put(&sql, replaces)?;
     this.dismiss(replaces);
     Ok(Restored { counts: Counts::new(), notes: this.notes })

@@ -8,6 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
 use super::archive::contents::DatabaseEntries;
+use super::keep::Leave;
 use super::sql::{ident, literal};
 use crate::error::{Error, Kind, Result};
 
@@ -189,7 +190,7 @@ pub enum Properties<'a> {
 }
 
 /// How an exchange begins.
-const BEGIN: &str = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n";
+pub const BEGIN: &str = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n";
 
 /// One transaction that puts the scratch in its place, with its properties. Before its COMMIT nothing has changed, and a
 /// crash leaves nothing changed. `replaces`: whether there is a database in that place.
@@ -217,62 +218,6 @@ pub fn swap(names: &Names, replaces: bool, properties: Properties<'_>, leave: &L
             }
         }
     }
-    if replaces {
-        sql += &leave.sql(&names.old);
-    }
-    sql + "COMMIT;\n"
-}
-
-/// What becomes of the database that is replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leave {
-    /// It is dropped at once, and marked so that it is swept if it can't be.
-    Gone(String),
-    /// It stays, closed, under this mark and with what it takes to open it again.
-    Kept(String),
-}
-
-impl Leave {
-    /// The statements for the database that is now called `old`.
-    pub fn sql(&self, old: &str) -> String {
-        match self {
-            Self::Gone(mark) => format!("COMMENT ON DATABASE {} IS {};\n", ident(old), literal(mark)),
-            Self::Kept(mark) => CLOSE.replace("{old}", &literal(old)).replace("{mark}", &literal(mark)),
-        }
-    }
-}
-
-/// Its own comment goes with ours, for there is no other place that a rename takes along.
-const CLOSE: &str = r"SELECT statement FROM (
-  SELECT 1 AS step, format('COMMENT ON DATABASE %I IS %L', datname, {mark} || chr(10) || json_build_object('open', datallowconn,
-    'comment', shobj_description(oid, 'pg_database'))::text) AS statement FROM pg_database WHERE datname = {old}
-  UNION ALL SELECT 2, format('ALTER DATABASE %I ALLOW_CONNECTIONS false', datname) FROM pg_database WHERE datname = {old}
-) AS statements ORDER BY step
-\gexec
-";
-
-const OPEN: &str = r"SELECT statement FROM (
-  SELECT 1 AS step, format('COMMENT ON DATABASE %I IS %L', datname, was ->> 'comment') AS statement, was FROM kept
-  UNION ALL SELECT 2, format('ALTER DATABASE %I ALLOW_CONNECTIONS true', datname), was FROM kept WHERE (was ->> 'open')::boolean
-) AS statements ORDER BY step
-\gexec
-";
-
-/// One transaction that puts a kept database, here `names.scratch` under that `mark`, back into the place that it was taken
-/// from, with all that it had. What stands there, if anything does, becomes `names.old`.
-pub fn exchange(names: &Names, mark: &str, replaces: bool, leave: &Leave) -> String {
-    let (kept, target, old) = (ident(&names.scratch), ident(&names.target), ident(&names.old));
-    let mut sql = BEGIN.to_owned();
-    if replaces {
-        sql += &format!("ALTER DATABASE {target} RENAME TO {old};\n");
-    }
-    sql += &format!(
-        "ALTER DATABASE {kept} RENAME TO {target};\nWITH kept AS (SELECT datname, substr(comment, length({}) + 2)::json AS was \
-         FROM (SELECT datname, shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE datname = {}) \
-         AS d)\n{OPEN}",
-        literal(mark),
-        literal(&names.target)
-    );
     if replaces {
         sql += &leave.sql(&names.old);
     }
