@@ -26,7 +26,7 @@ pub fn next_due(app: &App) -> Option<DateTime<Utc>> {
 
 fn due_at(past: &Past, keeping: Duration) -> Option<DateTime<Utc>> {
     let since = past.begun.into_iter().chain(past.kept.as_ref().map(|kept| kept.since)).min()?;
-    Some(past.not_before.into_iter().chain([until(since, keeping)]).max()?)
+    past.not_before.into_iter().chain([until(since, keeping)]).max()
 }
 
 /// Drops what is due. What can't be dropped is warned of and tried again in an hour.

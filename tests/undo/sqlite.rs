@@ -102,8 +102,8 @@ fn what_can_t_be_kept_is_not_replaced() {
     way.restore();
     // A kept dump that was touched is not put back.
     let folder = way.sandbox.data_dir().join("previous/host/shop");
-    let object = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let object = object.filter(|path| path.extension().is_some_and(|end| end == "enc")).next().unwrap();
+    let mut objects = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let object = objects.find(|path| path.extension().is_some_and(|end| end == "enc")).unwrap();
     let mut bytes = std::fs::read(&object).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
