@@ -118,10 +118,10 @@ fn mysql_there_and_back() {
 
 #[test]
 fn mariadb_killed() {
-    crate::killed(&Shop::new(true), 6);
+    crate::killed(&Shop::new(true), 5);
 }
 
 #[test]
 fn mysql_killed() {
-    crate::killed(&Shop::new(false), 6);
+    crate::killed(&Shop::new(false), 5);
 }

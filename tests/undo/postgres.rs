@@ -79,5 +79,5 @@ fn postgres_dropped_in_time() {
 
 #[test]
 fn postgres_killed() {
-    crate::killed(&Shop::new(), 8);
+    crate::killed(&Shop::new(), 6);
 }

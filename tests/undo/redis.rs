@@ -51,5 +51,5 @@ fn valkey_there_and_back() {
 
 #[test]
 fn redis_killed() {
-    crate::killed(&Shop::new(Which::Valkey8), 6);
+    crate::killed(&Shop::new(Which::Valkey8), 5);
 }

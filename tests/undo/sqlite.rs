@@ -59,7 +59,7 @@ fn sqlite_dropped_in_time() {
 
 #[test]
 fn sqlite_killed() {
-    crate::killed(&Shop::new(), 8);
+    crate::killed(&Shop::new(), 6);
 }
 
 #[test]
