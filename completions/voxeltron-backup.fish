@@ -98,6 +98,7 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restor
 always\t'Always'
 never\t'Never'"
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l latest -d 'The newest'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l undo -d 'Put the database back as it was before the last restore in its place'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l yes -d 'Don\'t ask'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l allow-unauthenticated -d 'Take a backup although it does not authenticate'
@@ -347,6 +348,7 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; an
 always\t'Always'
 never\t'Never'"
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l latest -d 'The newest'
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l undo -d 'Put the database back as it was before the last restore in its place'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l yes -d 'Don\'t ask'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l allow-unauthenticated -d 'Take a backup although it does not authenticate'

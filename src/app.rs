@@ -28,8 +28,8 @@ const PROVED: &str = "state-proved";
 /// More than any place's name.
 const MAX_PROVED: u64 = 8_192;
 
-/// The configuration, and the world it is used in.
-#[derive(Debug)]
+/// The configuration, and the world it is used in. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct App {
     /// What is passed down to everything that does work.
     pub cx: Cx,
@@ -42,11 +42,12 @@ pub struct App {
 }
 
 /// An engine, ready to work on a database.
+#[derive(Clone)]
 pub struct Opened {
     /// Its kind.
     pub kind: &'static EngineKind,
     /// The engine itself.
-    pub engine: Box<dyn Engine>,
+    pub engine: Arc<dyn Engine>,
 }
 
 impl std::fmt::Debug for Opened {
@@ -314,7 +315,7 @@ impl App {
             settings.dump_args.clone_from(&table.dump_args);
             settings.restore_args.clone_from(&table.restore_args);
         }
-        Ok(Opened { kind, engine: (kind.open)(settings)? })
+        Ok(Opened { kind, engine: (kind.open)(settings)?.into() })
     }
 
     /// What decides which backups of a database may be chosen.

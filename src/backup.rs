@@ -112,22 +112,45 @@ pub struct Order<'a> {
     pub targets: Vec<String>,
 }
 
+impl JobReport {
+    fn new(order: &Order<'_>) -> Self {
+        Self {
+            job: order.job.name.clone(),
+            database: order.job.database.clone(),
+            id: None,
+            scheduled_for: order.slot,
+            created: None,
+            duration_ms: 0,
+            dump_bytes: None,
+            targets: Vec::new(),
+            warnings: Vec::new(),
+            error: None,
+        }
+    }
+}
+
+/// Dumps a database to one place, as a backup that no job knows of: no state, no hooks, no retention.
+///
+/// # Errors
+/// Whatever kept it from being whole; nothing stands there then.
+pub fn keep(app: &App, job: &JobConfig, id: BackupId, opened: &Opened, open: &OpenTarget) -> Result<()> {
+    let (cx, owner, key) = (&app.cx, app.owner(&job.database), app.writing_key(job)?);
+    let probe = opened.engine.probe(cx)?;
+    let order = Order { job, slot: None, targets: Vec::new() };
+    let mut report = JobReport::new(&order);
+    let run = Run { app, order: &order, cx, owner, id, key, kind: opened.kind, probe };
+    run.store(opened.engine.as_ref(), std::slice::from_ref(open), &mut report)?;
+    match report.targets.into_iter().next() {
+        Some(TargetReport { stored: true, .. }) => Ok(()),
+        kept => Err(kept.and_then(|kept| kept.error).unwrap_or_else(|| Error::other("it was not stored"))),
+    }
+}
+
 /// Runs a job. Failures are in the report.
 pub fn run(app: &App, order: &Order<'_>) -> JobReport {
     let clock = &app.cx.world.clock;
     let started = clock.monotonic();
-    let mut report = JobReport {
-        job: order.job.name.clone(),
-        database: order.job.database.clone(),
-        id: None,
-        scheduled_for: order.slot,
-        created: None,
-        duration_ms: 0,
-        dump_bytes: None,
-        targets: Vec::new(),
-        warnings: Vec::new(),
-        error: None,
-    };
+    let mut report = JobReport::new(order);
     let cx = app.within(order.job.timeout);
     notify::job_begins(app, order.job);
     if let Err(error) = begin(app, order).and_then(|()| with_hooks(app, order, &cx, &mut report)) {

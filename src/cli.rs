@@ -220,7 +220,7 @@ pub struct Which {
 
 /// Arguments of `restore`.
 #[derive(Clone, Debug, Default, Args)]
-#[command(group = ArgGroup::new("which").required(true).args(["latest", "timestamp", "before"]))]
+#[command(group = ArgGroup::new("which").required(true).args(["latest", "timestamp", "before", "undo"]))]
 pub struct RestoreArgs {
     /// The database's name in the configuration
     pub database: String,
@@ -230,6 +230,9 @@ pub struct RestoreArgs {
     /// The newest that was created then or before
     #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
     pub before: Option<Moment>,
+    /// Put the database back as it was before the last restore in its place
+    #[arg(long, conflicts_with_all = ["job", "target", "instance", "into", "output", "allow_unauthenticated"])]
+    pub undo: bool,
     /// Only backups of this job
     #[arg(long)]
     pub job: Option<String>,

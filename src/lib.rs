@@ -11,6 +11,7 @@
 //! | [`backup`] | one run of one job, whole |
 //! | [`decode`] | from a stored object back to the dump, every byte checked |
 //! | [`recopy`], [`relearn`] | a copy for a target that was away; a lost state, made again from manifests |
+//! | [`previous`] | databases as they were before a restore: kept, put back, dropped in time |
 //! | [`drill`] | restores into scratch databases, on schedule |
 //! | [`cleanup`] | carries retention out, and sweeps what dead runs left |
 //! | [`config`] | the file, checked, with every problem and its line |
@@ -46,6 +47,7 @@ pub mod format;
 pub mod hook;
 pub mod notify;
 pub mod pipeline;
+pub mod previous;
 pub mod process;
 pub mod recopy;
 pub mod relearn;

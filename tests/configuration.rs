@@ -100,6 +100,7 @@ url = 5
 [databases.cache]
 engine = "mongodb"
 url = "mongodb://localhost"
+keep_previous = "1w"
 
 [[backup.jobs]]
 database = "shop"

@@ -264,7 +264,7 @@ fn dump(engine: &dyn Engine) -> Result<(Vec<u8>, Findings)> {
 }
 
 fn restore(engine: &dyn Engine, dump: impl Read, destination: Destination, expected: &Counts) -> Result<Restored> {
-    let request = Request { destination, expected: expected.clone(), server_version: None };
+    let request = Request { destination, expected: expected.clone(), server_version: None, keep: None };
     engine.restore(&mut inspected(dump), &request, &cx())
 }
 
@@ -396,8 +396,12 @@ fn a_cut_dump_changes_nothing(server: Server) {
     let last = ends.len() - 1;
     for left in [0, ends[8], ends[last / 2], ends[last - 12], ends[last - 1], bytes.len() - 1] {
         // Without the inspector: the engine looks for itself.
-        let request =
-            Request { destination: Destination::InPlace, expected: findings.counts.clone(), server_version: None };
+        let request = Request {
+            destination: Destination::InPlace,
+            expected: findings.counts.clone(),
+            server_version: None,
+            keep: None,
+        };
         let error = db.engine().restore(&mut Cursor::new(&bytes[..left]), &request, &cx()).expect_err("it is cut");
         assert_eq!(error.kind, Kind::Tool);
         assert!(
@@ -789,8 +793,12 @@ fn a_swap_left_half_way_is_finished(server: Server) {
             ),
         );
         let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
-        let request =
-            Request { destination: Destination::InPlace, expected: findings.counts.clone(), server_version: None };
+        let request = Request {
+            destination: Destination::InPlace,
+            expected: findings.counts.clone(),
+            server_version: None,
+            keep: None,
+        };
         let error = engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &hasty_cx()).expect_err("it dies");
         assert_eq!(error.kind, Kind::Tool);
         std::fs::remove_file(folder.path().join("dead")).unwrap();
@@ -854,7 +862,8 @@ fn a_signal_in_the_middle_leaves_nothing(server: Server) {
     let (bytes, findings) = db.backup();
     let before = db.all();
     let cx = cx();
-    let request = Request { destination: Destination::InPlace, expected: findings.counts, server_version: None };
+    let request =
+        Request { destination: Destination::InPlace, expected: findings.counts, server_version: None, keep: None };
     let mut stream = Stopping(Cursor::new(&bytes), cx.clone(), 0);
     let error = db.engine().restore(&mut stream, &request, &cx).expect_err("it was stopped");
     assert_eq!(error.kind, Kind::Stopped(15));

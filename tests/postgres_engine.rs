@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use voxeltron_backup::engine::{
-    Counts, Cx, Destination, Engine, Findings, Inspected, Request, Restored, Settings, kind,
+    Aside, Counts, Cx, Destination, Engine, Findings, Inspected, Keep, Request, Restored, Settings, kind,
 };
 use voxeltron_backup::error::{Error, Kind, Result};
 use voxeltron_backup::report::{Report, Style};
@@ -222,7 +222,7 @@ fn dump(engine: &dyn Engine) -> Result<(Vec<u8>, Findings)> {
 }
 
 fn restore(engine: &dyn Engine, dump: impl Read, destination: Destination, expected: &Counts) -> Result<Restored> {
-    let request = Request { destination, expected: expected.clone(), server_version: None };
+    let request = Request { destination, expected: expected.clone(), server_version: None, keep: None };
     engine.restore(&mut inspected(dump), &request, &cx())
 }
 
@@ -305,6 +305,82 @@ fn data_that_hurts_comes_back_the_same() {
     db.assert_nothing_left();
 }
 
+struct NoDump;
+
+impl Aside for NoDump {
+    fn room(&self) -> Result<()> {
+        panic!("the database itself is kept")
+    }
+
+    fn take(&self, _: chrono::DateTime<chrono::Utc>) -> Result<()> {
+        panic!("the database itself is kept")
+    }
+}
+
+fn keep(at: &str) -> Keep {
+    Keep { at: at.parse().unwrap(), aside: std::sync::Arc::new(NoDump) }
+}
+
+#[test]
+fn what_was_replaced_is_put_back_with_all_that_it_had() {
+    let db = Database::empty(r#"Ünï "q" 'a' \b = €😀 undo, and a name that is cut"#);
+    let (server, name) = (&db.server, ident(&db.name));
+    roles(server);
+    db.sql(include_str!("postgres/hurts.sql"));
+    let (bytes, findings) = db.backup();
+    db.sql("CREATE TABLE public.later (i int); DELETE FROM public.types;");
+    server.admin(&format!(
+        r#"ALTER DATABASE {name} OWNER TO vx_owner; REVOKE ALL ON DATABASE {name} FROM PUBLIC;
+        GRANT CONNECT ON DATABASE {name} TO vx_reader WITH GRANT OPTION; ALTER DATABASE {name} CONNECTION LIMIT 33;
+        COMMENT ON DATABASE {name} IS E'it''s \\ mine\n{{"open" : false}}'; ALTER DATABASE {name} SET work_mem TO '7MB';
+        ALTER DATABASE {name} IS_TEMPLATE true; ALTER ROLE vx_reader IN DATABASE {name} SET statement_timeout TO '1h';"#
+    ));
+    let stood = db.all();
+    let request = |at| Request {
+        destination: Destination::InPlace,
+        expected: findings.counts.clone(),
+        server_version: None,
+        keep: Some(keep(at)),
+    };
+    let engine = db.engine();
+    let load = |at| engine.restore(&mut inspected(Cursor::new(&bytes)), &request(at), &cx()).unwrap();
+    assert_eq!(load("2026-02-25T12:00:00Z").notes, Vec::<String>::new());
+    let restored = db.all();
+    assert!(restored != stood);
+    let kept = engine.previous(&cx()).unwrap();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert!(kept[0].name.ends_with("__previous_20260225T120000Z"), "{kept:?}");
+    // Nobody gets in, and nobody takes it for a leftover.
+    assert!(server.try_sql(&kept[0].name, "SELECT 1").unwrap_err().contains("not currently accepting connections"));
+    assert_eq!(engine.probe(&cx()).unwrap().warnings, Vec::<String>::new());
+    restore(engine.as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
+    assert_eq!(engine.previous(&cx()).unwrap(), kept);
+
+    // What the database has got since, its successor alone has; and who is in it is sent away.
+    server.admin(&format!("ALTER DATABASE {name} SET work_mem TO '9MB'; COMMENT ON DATABASE {name} IS NULL;"));
+    let restored = db.all();
+    engine.undo(&kept[0], Some(&keep("2026-02-25T13:00:00Z")), &cx()).unwrap();
+    similar(&stood, &db.all());
+    let other = engine.previous(&cx()).unwrap();
+    assert_eq!(other.len(), 1);
+    assert_ne!(other, kept);
+    engine.undo(&other[0], Some(&keep("2026-02-25T14:00:00Z")), &cx()).unwrap();
+    similar(&restored, &db.all());
+    // The live one is dropped by accident.
+    server.admin(&format!("ALTER DATABASE {name} IS_TEMPLATE false; DROP DATABASE {name} WITH (FORCE);"));
+    let kept = engine.previous(&cx()).unwrap();
+    engine.undo(&kept[0], Some(&keep("2026-02-25T15:00:00Z")), &cx()).unwrap();
+    similar(&stood, &db.all());
+    assert_eq!(engine.previous(&cx()).unwrap(), []);
+    // Kept and forgotten, though it is a template.
+    load("2026-02-25T16:00:00Z");
+    let kept = engine.previous(&cx()).unwrap();
+    engine.forget(&kept[0], &cx()).unwrap();
+    engine.forget(&kept[0], &cx()).unwrap();
+    assert_eq!(engine.previous(&cx()).unwrap(), []);
+    db.assert_nothing_left();
+}
+
 #[track_caller]
 fn similar(left: &str, right: &str) {
     if left != right {
@@ -346,8 +422,12 @@ fn a_cut_dump_changes_nothing() {
     let (bytes, findings) = db.backup();
     for left in [0, 4, 1000, bytes.len() / 2, bytes.len() - 1] {
         // Without the inspector: the engine looks for itself.
-        let request =
-            Request { destination: Destination::InPlace, expected: findings.counts.clone(), server_version: None };
+        let request = Request {
+            destination: Destination::InPlace,
+            expected: findings.counts.clone(),
+            server_version: None,
+            keep: None,
+        };
         let error = db.engine().restore(&mut Cursor::new(&bytes[..left]), &request, &cx()).expect_err("it is cut");
         assert_eq!(error.kind, Kind::Tool);
         assert!(error.message.contains("not whole") || error.message.contains("empty"), "{error}");
@@ -602,7 +682,8 @@ fn a_signal_in_the_middle_leaves_nothing() {
             self.0.read(&mut buffer[..room])
         }
     }
-    let request = Request { destination: Destination::InPlace, expected: findings.counts, server_version: None };
+    let request =
+        Request { destination: Destination::InPlace, expected: findings.counts, server_version: None, keep: None };
     let mut stream = Stopping(Cursor::new(&bytes), cx.clone(), 0);
     let error = db.engine().restore(&mut stream, &request, &cx).expect_err("it was stopped");
     assert_eq!(error.kind, Kind::Stopped(15));

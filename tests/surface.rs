@@ -143,7 +143,11 @@ fn every_json_document_fits_its_schema() {
     json(&["verify"], 0);
     json(&["verify", "--restore", "--all"], 0);
     json(&["restore", "shop", "--latest", "--dry-run"], 0);
+    json(&["restore", "shop", "--undo"], 15);
     json(&["restore", "shop", "--latest"], 0);
+    json(&["list"], 0);
+    json(&["restore", "shop", "--undo", "--dry-run"], 0);
+    json(&["restore", "shop", "--undo"], 0);
     json(&["restore", "shop", "--latest", "--output", "out"], 0);
     json(&["restore", "shop", "--timestamp", "2020-01-01"], 15);
     json(&["restore", "nothing", "--latest"], 2);

@@ -9,6 +9,8 @@ use crate::catalog::{Entry, Orphan};
 use crate::cli::ListArgs;
 use crate::error::Result;
 use crate::format::time::{self, rfc3339, span};
+use crate::previous::record::Record;
+use crate::previous::{keeping, until};
 
 /// One copy of a backup, for people and programs.
 #[derive(Debug, Serialize)]
@@ -41,6 +43,19 @@ struct Leftover {
     bytes: u64,
 }
 
+/// A database as it was before a restore.
+#[derive(Debug, Serialize)]
+struct Previous {
+    database: String,
+    #[serde(with = "time::serde_rfc3339")]
+    since: DateTime<Utc>,
+    #[serde(with = "time::serde_rfc3339")]
+    until: DateTime<Utc>,
+    name: String,
+    on_server: bool,
+    bytes: Option<u64>,
+}
+
 /// Lists.
 ///
 /// # Errors
@@ -55,8 +70,43 @@ pub fn run(app: &App, args: &ListArgs) -> Result<Done> {
         leftovers.extend(catalog.orphans.iter().map(|orphan| leftover(&open.name, orphan)));
     }
     rows.sort_by(|a, b| (&a.database, a.created, &a.id, &a.target).cmp(&(&b.database, b.created, &b.id, &b.target)));
+    // What another instance keeps stands on another host.
+    let own = args.instance.is_none() && args.target.is_none();
+    let kept = if own { kept(app, database) } else { Vec::new() };
     show(app, &rows, &leftovers)?;
-    Done::well().with("backups", &rows)?.with("leftovers", &leftovers)
+    show_kept(app, &kept)?;
+    Done::well().with("backups", &rows)?.with("leftovers", &leftovers)?.with("previous", &kept)
+}
+
+/// What this host remembers: no server is asked.
+fn kept(app: &App, database: Option<&str>) -> Vec<Previous> {
+    let all = Record::of(app).read().unwrap_or_else(|error| {
+        app.cx.report.warn(&error.to_string());
+        Default::default()
+    });
+    let meant = all.into_iter().filter(|(name, _)| database.is_none_or(|database| database == name));
+    let kept = meant.filter_map(|(database, past)| {
+        let kept = past.kept?;
+        let until = until(kept.since, keeping(app, &database));
+        let (since, name, on_server, bytes) = (kept.since, kept.name, kept.on_server, kept.bytes);
+        Some(Previous { database, since, until, name, on_server, bytes })
+    });
+    kept.collect()
+}
+
+fn show_kept(app: &App, kept: &[Previous]) -> Result<()> {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let cells = kept.iter().map(|kept| {
+        let place = if kept.on_server { format!("{} at its server", kept.name) } else { "data_dir".to_owned() };
+        let size = kept.bytes.map_or_else(|| "?".to_owned(), time::bytes);
+        vec![kept.database.clone(), rfc3339(kept.since), rfc3339(kept.until), place, size]
+    });
+    let cells: Vec<Vec<String>> = cells.collect();
+    // A table of its own: these are no backups, and --undo alone puts them back.
+    let head = ["REPLACED DATABASE", "AS IT WAS AT", "KEPT UNTIL", "WHERE", "SIZE"];
+    app.cx.report.out(&format!("\n{}", table(&head, &cells)))
 }
 
 fn row(app: &App, entry: &Entry) -> Row {

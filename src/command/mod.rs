@@ -12,6 +12,7 @@ pub mod restore;
 pub mod run_job;
 pub mod schedule_check;
 pub mod status;
+pub mod undo;
 pub mod verify;
 
 use serde::Serialize;

@@ -10,6 +10,7 @@ use crate::config::jobs::JobConfig;
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::rfc3339;
+use crate::previous::expiry;
 
 /// What became of a job's backups at one target.
 #[derive(Debug, Serialize)]
@@ -51,6 +52,9 @@ pub fn run(app: &App, args: &PruneArgs) -> Result<Done> {
         let section = Section { job: job.name.clone(), target, pruned, error };
         show(app, &section, mode)?;
         sections.push(section);
+    }
+    if !mode.dry_run && args.targets.is_empty() {
+        expiry::expire(app)?;
     }
     let parts = sections.iter().map(|section| section.error.as_ref().map_or(Ok(()), |error| Err(error.kind)));
     let outcome = exit::merge(parts);

@@ -5,23 +5,26 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use serde_json::json;
 
-use super::Done;
+use super::{Done, undo};
 use crate::app::{App, Opened};
 use crate::catalog::{Entry, OpenTarget};
 use crate::cli::RestoreArgs;
 use crate::config::suggest;
 use crate::decode;
-use crate::engine::{Cx, Destination, Engine, EngineKind, Request, Restored, summary};
+use crate::engine::{Cx, Destination, Engine, EngineKind, Keep, Request, Restored, summary};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
 use crate::format::time::{self, rfc3339, span};
 use crate::hook::{self, Facts};
+use crate::previous::{self, Shelf};
 use crate::select::choose;
 
 /// How long the hook that runs after a restore may take.
@@ -30,10 +33,13 @@ const AFTER_TIMEOUT: Duration = Duration::from_secs(600);
 const READER_TICK: Duration = Duration::from_millis(50);
 
 /// A backup that has been chosen, with all copies of it, the best first.
-struct Chosen {
-    copies: Vec<Entry>,
-    open: Vec<OpenTarget>,
-    signed: Signed,
+pub(super) struct Chosen {
+    /// The copies.
+    pub copies: Vec<Entry>,
+    /// Where they are.
+    pub open: Vec<OpenTarget>,
+    /// What they say of themselves.
+    pub signed: Signed,
 }
 
 /// Restores.
@@ -43,6 +49,9 @@ struct Chosen {
 pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     if args.output.as_deref() == Some(Path::new("-")) && app.cx.report.is_json() {
         return Err(Error::new(Kind::Usage, "--json and --output - both want stdout").hint("write the dump to a file"));
+    }
+    if args.undo {
+        return undo::run(app, args);
     }
     let chosen = find(app, args)?;
     for entry in &chosen.copies {
@@ -66,14 +75,21 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     Done::well().with("backup", &chosen.signed)?.with("restored", &restored)?.with("dry_run", &false)
 }
 
+/// Refuses a name that the configuration does not know.
+pub(super) fn check_known(app: &App, database: &str) -> Result<()> {
+    if app.config.databases.contains_key(database) || app.jobs_of(database).next().is_some() {
+        return Ok(());
+    }
+    let names = app.config.databases.keys().chain(app.config.jobs.iter().map(|job| &job.database));
+    let path = app.config.path.display();
+    Err(Error::new(Kind::Usage, format!("there is no database {database:?} in {path}"))
+        .hint(suggest(database, names.map(String::as_str))))
+}
+
 fn find(app: &App, args: &RestoreArgs) -> Result<Chosen> {
     let database = args.database.as_str();
-    let known = app.config.databases.contains_key(database) || app.jobs_of(database).next().is_some();
-    if !known && args.target.is_none() && args.instance.is_none() {
-        let names = app.config.databases.keys().chain(app.config.jobs.iter().map(|job| &job.database));
-        let path = app.config.path.display();
-        return Err(Error::new(Kind::Usage, format!("there is no database {database:?} in {path}"))
-            .hint(suggest(database, names.map(String::as_str))));
+    if args.target.is_none() && args.instance.is_none() {
+        check_known(app, database)?;
     }
     let instance = args.instance.as_deref().unwrap_or(&app.config.instance);
     let open = app.targets_for(Some(database), args.target.as_deref())?;
@@ -198,7 +214,8 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         .hint("write the dump to a file with --output, or correct the engine")),
     };
     said.map_or(Ok(()), fits)?;
-    let Opened { kind, engine } = app.engine(database)?;
+    let opened = app.engine(database)?;
+    let Opened { kind, engine } = opened.clone();
     fits(kind)?;
     let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
     if let (Destination::InPlace, Some(option)) = (&destination, &signed.partial) {
@@ -221,13 +238,36 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         }
     }
     if destination != Destination::InPlace {
-        return load(app, chosen, engine.as_ref(), destination).map(Outcome::Restored);
+        return load(app, chosen, engine.as_ref(), destination, None).map(Outcome::Restored);
     }
+    in_place(app, database, &opened, signed.stored_bytes, |app, keep| {
+        load(app, chosen, engine.as_ref(), destination, keep.cloned())
+    })
+    .map(Outcome::Restored)
+}
+
+/// Does `work` on the live database with all that belongs round it: locks, hooks, and what was there before kept. A dump of
+/// that may take `wanted` bytes.
+pub(super) fn in_place(
+    app: &App,
+    database: &str,
+    opened: &Opened,
+    wanted: u64,
+    work: impl FnOnce(&App, Option<&Keep>) -> Result<Restored>,
+) -> Result<Restored> {
     // No job may dump the database while it changes, here or on another host.
     let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;
     let held = holds.iter().fold(None::<App>, |held, hold| Some(held.as_ref().unwrap_or(app).holding(hold)));
     let app = held.as_ref().unwrap_or(app);
-    with_hooks(app, database, || load(app, chosen, engine.as_ref(), destination)).map(Outcome::Restored)
+    let shelf = Arc::new(Shelf::new(app, database, opened, wanted));
+    with_hooks(app, database, || {
+        let keep = shelf.begin()?;
+        let restored = work(app, keep.as_ref()).inspect_err(|_| shelf.failed())?;
+        if let Some(kept) = shelf.settle(keep.as_ref()) {
+            app.cx.report.note(&previous::told(app, database, &kept));
+        }
+        Ok(restored)
+    })
 }
 
 fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restored>) -> Result<Restored> {
@@ -253,10 +293,16 @@ fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restor
     }
 }
 
-fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destination) -> Result<Restored> {
+pub(super) fn load(
+    app: &App,
+    chosen: &Chosen,
+    engine: &dyn Engine,
+    destination: Destination,
+    keep: Option<Keep>,
+) -> Result<Restored> {
     let signed = &chosen.signed;
     let server_version = signed.server_version.clone();
-    let request = Request { destination, expected: signed.counts.clone(), server_version };
+    let request = Request { destination, expected: signed.counts.clone(), server_version, keep };
     let restored = each_copy(app, chosen, |stream| engine.restore(stream, &request, &app.cx))
         .map_err(|error| error.while_doing(format!("can't restore {}", signed.database)))?;
     for note in &restored.notes {
@@ -294,6 +340,8 @@ fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engin
             let line = |when: &str, words: &Vec<String>| format!("run restore.{when}: {}", words.join(" "));
             steps.extend(hooks.and_then(|hooks| hooks.restore_before.as_ref()).map(|words| line("before", words)));
             steps.extend(engine.plan(destination));
+            let in_place = *destination == Destination::InPlace;
+            steps.extend(in_place.then(|| kept_step(app, &args.database)));
             steps.extend(hooks.and_then(|hooks| hooks.restore_after.as_ref()).map(|words| line("after", words)));
         }
         (None, Some(path)) => steps.push(format!("write the dump to {}", path.display())),
@@ -302,4 +350,14 @@ fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engin
     let numbered = steps.iter().enumerate().map(|(number, step)| format!("{}. {step}", number + 1));
     app.cx.report.out(&numbered.collect::<Vec<_>>().join("\n"))?;
     Done::well().with("backup", signed)?.with("steps", &steps)?.with("dry_run", &json!(true))
+}
+
+fn kept_step(app: &App, database: &str) -> String {
+    match previous::keeping(app, database) {
+        time if time.is_zero() => "keep nothing of the database as it was (keep_previous = \"0\")".to_owned(),
+        time => {
+            let time = TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
+            format!("keep the database as it was for {}, for --undo", span(time))
+        }
+    }
 }

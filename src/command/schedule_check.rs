@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::exit;
 use crate::format::time::{self, rfc3339};
 use crate::notify::Runs;
+use crate::previous::expiry;
 use crate::relearn;
 use crate::report::Report;
 use crate::schedule::due::{Decision, decide, drill_due};
@@ -95,6 +96,7 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
         if due.is_empty() && stopped.is_ok() && drills.is_none() {
             // Backups first; and what falls due during a drill is looked at again.
             drills = Some(drill::run_due(&app)?);
+            expiry::expire(&app)?;
             continue;
         }
         if due.is_empty() || stopped.is_err() {
@@ -195,6 +197,7 @@ fn remember(
         return tick::forget(&app.cx.data_dir);
     }
     let mut next = app.config.jobs.iter().filter_map(|job| job.drill.as_ref()?.next_after(now)).min();
+    next = next.into_iter().chain(expiry::next_due(app)).min();
     for (_, decision) in decisions {
         match decision {
             Decision::Run { .. } => return tick::forget(&app.cx.data_dir),

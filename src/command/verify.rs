@@ -171,6 +171,7 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
             destination: Destination::Drill,
             expected: signed.counts.clone(),
             server_version: signed.server_version.clone(),
+            keep: None,
         };
         let restored = app.engine(database)?.engine.restore(&mut decoded.stream, &request, &app.cx)?;
         verified.restored = true;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use self::jobs::JobConfig;
-use self::table::{Problems, Table, nearest};
+use self::table::{Problems, Table, nearest, parse_duration};
 use crate::engine::{self, EngineKind, REGISTRY as ENGINES};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::key::Key;
@@ -28,6 +28,8 @@ pub const DEFAULT_PATH: &str = "/etc/voxeltron/config.toml";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/voxeltron/backup";
 /// How long a lease may be, in seconds.
 const LEASES: RangeInclusive<u64> = 5..=3_600;
+/// How long the database that a restore replaces is kept, if nothing else is said.
+pub const KEEP_PREVIOUS: Duration = Duration::from_secs(24 * 3_600);
 /// What every overriding variable begins with.
 pub const ENV_PREFIX: &str = "VOXELTRON_BACKUP_";
 
@@ -114,6 +116,8 @@ pub struct DatabaseConfig {
     pub restore_before: Option<Vec<String>>,
     /// Run after an in-place restore, also a failed one.
     pub restore_after: Option<Vec<String>>,
+    /// How long the database that a restore replaces is kept; zero: not at all.
+    pub keep_previous: Duration,
 }
 
 /// What the world says where the file says nothing.
@@ -360,6 +364,7 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
         restore_after = hooks.command("after");
         hooks.finish();
     }
+    let keep_previous = keep_previous(&mut table);
     if !found && url.is_none() && !table.has("url") {
         table.wrong("has no `url`", "add: url = \"postgres://user@host:5432/database\"");
     }
@@ -380,6 +385,19 @@ fn database(mut table: Table<'_>) -> Option<DatabaseConfig> {
         restore_args,
         restore_before,
         restore_after,
+        keep_previous,
+    })
+}
+
+fn keep_previous(table: &mut Table<'_>) -> Duration {
+    let Some(text) = table.string("keep_previous") else { return KEEP_PREVIOUS };
+    if text.trim() == "0" {
+        return Duration::ZERO;
+    }
+    parse_duration(&text).unwrap_or_else(|| {
+        let hint = "write it like 30m, 24h or 7d, or \"0\" to keep none";
+        table.problem("keep_previous", &format!("is not a length of time: {text:?}"), hint);
+        KEEP_PREVIOUS
     })
 }
 

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -195,6 +196,65 @@ pub struct Request {
     pub expected: Counts,
     /// The engine's server version at dump time, for messages.
     pub server_version: Option<String>,
+    /// How the database that is replaced is kept, so that it can be put back; in place alone.
+    pub keep: Option<Keep>,
+}
+
+/// How a database that is about to be replaced is kept.
+#[derive(Clone)]
+pub struct Keep {
+    /// The instant that it is kept under, in whole seconds.
+    pub at: DateTime<Utc>,
+    /// Takes a dump of it, for engines that can't let the database itself stand aside.
+    pub aside: Arc<dyn Aside>,
+}
+
+impl fmt::Debug for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keep").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Keep {
+    /// [`Aside::room`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn room(&self) -> Result<()> {
+        self.aside.room()
+    }
+
+    /// [`Aside::take`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take(&self) -> Result<()> {
+        self.aside.take(self.at)
+    }
+}
+
+/// Keeps a dump of the live database.
+pub trait Aside: Send + Sync {
+    /// Looks whether there is room for it. An engine asks before it loads anything.
+    ///
+    /// # Errors
+    /// [`Kind::Other`] with what is free and what is wanted.
+    fn room(&self) -> Result<()>;
+
+    /// Takes it, under that instant. An engine asks when all is loaded and checked, at the last moment before the live database changes.
+    ///
+    /// # Errors
+    /// Whatever kept it from being whole; the engine must then change nothing.
+    fn take(&self, at: DateTime<Utc>) -> Result<()>;
+}
+
+/// A database as it was before a restore took its place, kept at the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// What it is called there.
+    pub name: String,
+    /// When it was replaced.
+    pub since: DateTime<Utc>,
 }
 
 /// What stands now.
@@ -239,6 +299,41 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// The stream's own error, or [`Kind::Tool`].
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored>;
+
+    /// The size of the live database in bytes, where it can be told without asking a server.
+    fn live_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What earlier restores in place have left standing at the server, so that it can be put back. Engines of whose
+    /// databases a dump is kept instead have none.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server can't be asked.
+    fn previous(&self, _cx: &Cx) -> Result<Vec<Previous>> {
+        Ok(Vec::new())
+    }
+
+    /// Exchanges the live database for one of [`Engine::previous`]; with `keep`, the one that stood is kept in its turn.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`]; both are then as they were.
+    fn undo(&self, previous: &Previous, _keep: Option<&Keep>, _cx: &Cx) -> Result<Restored> {
+        Err(Error::new(Kind::Tool, format!("{} can't be put back", previous.name)))
+    }
+
+    /// The steps of [`Engine::undo`], as [`Engine::plan`] gives those of a restore.
+    fn plan_undo(&self, _previous: &Previous) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Drops one of [`Engine::previous`]; that it is gone already is success.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when it can't be dropped.
+    fn forget(&self, _previous: &Previous, _cx: &Cx) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Passes a dump through and shows it to an inspector. At the end of the stream the inspector has its say: an

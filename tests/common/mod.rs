@@ -395,6 +395,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        // What a restore has replaced is kept beside.
+        let like = format!("{}\\_\\_previous\\_%", self.name.replace('_', "\\_"));
+        let kept = format!(
+            "select format('drop database %I with (force)', datname) from pg_database where datname like '{like}' \\gexec\n"
+        );
+        run(postgres_tool("psql").args(["-X", "-q", "-d"]).arg(&self.server).args(["-f", "-"]), kept.as_bytes());
         let sql = format!("drop database if exists {} with (force)", self.name);
         let outcome = run(postgres_tool("psql").args(["-X", "-q", "-d"]).arg(&self.server).args(["-c", &sql]), b"");
         // A second panic would hide the first.

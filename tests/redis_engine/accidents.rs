@@ -78,6 +78,7 @@ fn a_damaged_dump_changes_nothing(which: Which) {
             destination: Destination::InPlace,
             expected: Counts::new(),
             server_version: None,
+            keep: None,
         };
         let before = (server.digest(), server.settings());
         let place = Place::new();

@@ -187,6 +187,7 @@ fn a_symbolic_link_is_followed_and_stays() {
             destination: Destination::InPlace,
             expected: Default::default(),
             server_version: None,
+            keep: None,
         },
         &bench.cx,
     );

@@ -15,7 +15,7 @@ use super::archive::{Archive, Sort};
 use super::server::{self, Facts, drill_stem, number};
 use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
-use crate::engine::{Counts, Cx, Destination, Request, Restored};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::count;
 use crate::process::RestoreWriter;
@@ -92,11 +92,15 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let destination = &request.destination;
     let mut this = Restore { tools, cx, destination, facts, archive, hex, into, prefix, notes: Vec::new() };
     this.check()?;
+    request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let mut scratch = this.begin()?;
     this.load(begun, dump)?;
     let counts = this.compare(request)?;
     match destination {
         Destination::InPlace => {
+            if let Some(keep) = request.keep.as_ref().filter(|_| this.facts.exists(live)) {
+                keep.take()?;
+            }
             cx.world.cancel.check()?;
             scratch.gone = true;
             this.swap()?;

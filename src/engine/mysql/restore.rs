@@ -17,7 +17,7 @@ use super::sql::{ident, literal, table};
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools};
 use super::url::NAME_CHARS;
-use crate::engine::{Counts, Cx, Destination, Request, Restored};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 
@@ -60,6 +60,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let names = Names::new(target, &cx.world.random_hex(4)?);
     let mut this = Restore { tools, client, cx, facts, names, script, notes: Vec::new() };
     this.check(&request.destination)?;
+    request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let held = this.names.clone();
     let _alive = Holder::take(
         tools,
@@ -79,6 +80,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             this.notes.push(format!("can't drop the scratch schema {}: {error}", this.names.scratch));
         }
     } else {
+        if let Some(keep) = request.keep.as_ref().filter(|_| in_place && this.facts.live.is_some()) {
+            keep.take()?;
+        }
         cx.world.cancel.check()?;
         this.place(record, &request.destination, &mut scratch)?;
     }

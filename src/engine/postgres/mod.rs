@@ -4,7 +4,7 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
-//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL.
+//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL, [`keep`] what becomes of the database that was there before.
 
 use std::io::Read;
 
@@ -14,12 +14,13 @@ use self::reasons::misses_database;
 use self::tools::Tools;
 use self::url::Place;
 use crate::engine::tools::Explained;
-use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
+use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Keep, Previous, Probe, Request, Restored, Settings};
 use crate::error::{Error, Kind, Result};
 
 pub mod archive;
 pub mod args;
 pub mod compare;
+pub mod keep;
 pub mod reasons;
 pub mod restore;
 pub mod server;
@@ -169,7 +170,10 @@ impl Engine for Postgres {
                      carry over {kept}; COMMIT",
                     sql::ident(target)
                 ),
-                format!("psql: DROP DATABASE {old}"),
+                format!(
+                    "psql: DROP DATABASE {old}; or keep it, closed, as {}",
+                    sql::ident(&keep::name(target, "XXXXXXXX"))
+                ),
             ]),
             Destination::Into(_) => steps.push(format!("psql: BEGIN; {renamed}; carry over {kept}; COMMIT")),
             Destination::Drill => steps.push(format!("psql: DROP DATABASE {}", sql::ident(scratch))),
@@ -182,6 +186,28 @@ impl Engine for Postgres {
             Kind::Tool => self.named(error),
             _ => error,
         })
+    }
+
+    fn previous(&self, cx: &Cx) -> Result<Vec<Previous>> {
+        keep::all(&self.tools, cx).map_err(|error| self.named(error))
+    }
+
+    fn undo(&self, previous: &Previous, keep: Option<&Keep>, cx: &Cx) -> Result<Restored> {
+        restore::undo(&self.tools, previous, keep, cx).map_err(|error| self.named(error))
+    }
+
+    fn plan_undo(&self, previous: &Previous) -> Vec<String> {
+        let target = &self.tools.place.database;
+        let (live, kept) = (sql::ident(target), sql::ident(&previous.name));
+        let aside = sql::ident(&keep::name(target, "XXXXXXXX"));
+        vec![format!(
+            "psql: end all sessions of {target}; BEGIN; ALTER DATABASE {live} RENAME TO {aside}; ALTER DATABASE {kept} \
+             RENAME TO {live}; COMMIT"
+        )]
+    }
+
+    fn forget(&self, previous: &Previous, cx: &Cx) -> Result<()> {
+        keep::forget(&self.tools, previous, cx).map_err(|error| self.named(error))
     }
 }
 
@@ -224,7 +250,7 @@ load the backup: LC_ALL=… PGPASSWORD=… pg_restore --no-password --exit-on-er
 psql: compare the rows of every table with the backup
 psql: end all sessions of d; BEGIN; ALTER DATABASE \"d\" RENAME TO \"d__old_XXXXXXXX\"; \
 ALTER DATABASE \"d__restoring_XXXXXXXX\" RENAME TO \"d\"; carry over owner, grants, settings, limit and comment; COMMIT
-psql: DROP DATABASE \"d__old_XXXXXXXX\"";
+psql: DROP DATABASE \"d__old_XXXXXXXX\"; or keep it, closed, as \"d__previous_XXXXXXXX\"";
         assert_eq!(plan, expected);
         let drill = engine.plan(&Destination::Drill);
         assert!(!drill.iter().any(|step| step.contains("RENAME")), "{drill:?}");

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use super::archive::Archive;
 use super::compare::compare;
+use super::keep::{self, Leave};
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
 use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
-use crate::engine::{Cx, Destination, Inspector, Request, Restored};
+use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -41,6 +42,8 @@ struct Restore<'a> {
     desk: &'static str,
     facts: Facts,
     names: Names,
+    /// When the database that stood is to be kept as of; none: it is dropped.
+    keep: Option<DateTime<Utc>>,
     archive: Archive,
     notes: Vec<String>,
 }
@@ -57,8 +60,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         Destination::InPlace | Destination::Drill => tools.place.database.as_str(),
     };
     let (desk, facts) = ask(tools, cx)?;
-    let names = Names::new(target, &cx.world.random_hex(4)?);
-    let mut this = Restore { tools, cx, desk, facts, names, archive, notes: Vec::new() };
+    let keep = request.keep.as_ref().map(|keep| keep.at);
+    let names = keep::names(Names::new(target, &cx.world.random_hex(4)?), keep);
+    let mut this = Restore { tools, cx, desk, facts, names, keep, archive, notes: Vec::new() };
     this.check(&request.destination)?;
     this.sweep(request.destination == Destination::InPlace);
     let mut scratch = this.create()?;
@@ -76,6 +80,29 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     }
     drop(scratch);
     Ok(Restored { counts, notes: this.notes })
+}
+
+/// Exchanges the live database for one that an earlier restore has kept.
+///
+/// # Errors
+/// [`Kind::Tool`]; both are then as they were.
+pub fn undo(tools: &Tools, previous: &Previous, keep: Option<&Keep>, cx: &Cx) -> Result<Restored> {
+    let (desk, facts) = ask(tools, cx)?;
+    if !facts.databases.iter().any(|other| other.name == previous.name) {
+        return Err(Error::new(Kind::Tool, format!("the database {} is gone", previous.name)));
+    }
+    let keep = keep.map(|keep| keep.at);
+    let names = Names { scratch: previous.name.clone(), ..Names::new(&tools.place.database, &cx.world.random_hex(4)?) };
+    let names = keep::names(names, keep);
+    let mut this = Restore { tools, cx, desk, facts, names, keep, archive: Archive::default(), notes: Vec::new() };
+    this.check_replaceable(true)?;
+    cx.world.cancel.check()?;
+    let replaces = this.facts.live.is_some();
+    let mark = keep::mark(&this.names.target, previous.since);
+    let sql = keep::exchange(&this.names, &mark, replaces, &this.leave());
+    this.put(&sql, replaces)?;
+    this.dismiss(replaces);
+    Ok(Restored { counts: Counts::new(), notes: this.notes })
 }
 
 /// Reads until the archive has described its database, and gives back what was read. Nothing has been touched yet.
@@ -110,18 +137,10 @@ fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
 impl<'a> Restore<'a> {
     /// Refuses what can't end well, before anything is made.
     fn check(&self, destination: &Destination) -> Result<()> {
-        let Facts { me, superuser, createdb, version, recovery, live, prepared, databases, .. } = &self.facts;
-        let (name, server) = (&self.names.target, self.tools.place.server());
+        let Facts { version, databases, .. } = &self.facts;
+        let name = &self.names.target;
         let fail = |message: String| Err(Error::new(Kind::Tool, message));
-        if *recovery {
-            return fail(format!("{server} is a replica, which takes no writes")).map_err(|error| {
-                error.hint("restore on the primary: mend the host in url, or add target_session_attrs")
-            });
-        }
-        if !superuser && !createdb {
-            return fail(format!("{me} may not create databases"))
-                .map_err(|error| error.hint(format!("as a superuser: ALTER ROLE {} CREATEDB", ident(me))));
-        }
+        self.check_replaceable(*destination == Destination::InPlace)?;
         if let Destination::Into(_) = destination {
             if name.is_empty() || name.len() > NAME_BYTES {
                 return fail(format!("a database's name has 1 to {NAME_BYTES} bytes, {name} has {}", name.len()));
@@ -131,11 +150,7 @@ impl<'a> Restore<'a> {
                     .map_err(|error| error.hint("give another name, or drop that one first"));
             }
         }
-        if let (Destination::InPlace, Some(live)) = (destination, live) {
-            if !live.ours {
-                return fail(format!("{me} may not replace {name}, which {} owns", live.owner))
-                    .map_err(|error| error.hint(format!("connect as {} or as a superuser", live.owner)));
-            }
+        if let (Destination::InPlace, Some(_)) = (destination, &self.facts.live) {
             // What the manifest says of this has been heeded before; this one shows in the archive itself.
             if self.archive.database().makes_public {
                 let why = format!("the backup holds a part of {name} (--schema), and the rest would be lost");
@@ -145,11 +160,6 @@ impl<'a> Restore<'a> {
                     ))
                 });
             }
-            if *prepared > 0 {
-                return fail(format!("{name} has {prepared} prepared transactions, so it can't be replaced")).map_err(
-                    |error| error.hint("end them: COMMIT PREPARED or ROLLBACK PREPARED, see pg_prepared_xacts"),
-                );
-            }
         }
         let (shown, tool) = self.tools.version("pg_restore", self.cx)?;
         let major = version / 10_000;
@@ -157,6 +167,34 @@ impl<'a> Restore<'a> {
             let hint = self.tools.version_hint(|it| it >= major && it < SETS_TRANSACTION_TIMEOUT, major);
             return fail(format!("pg_restore {shown} can't load into a server of version {major}"))
                 .map_err(|error| error.hint(hint));
+        }
+        Ok(())
+    }
+
+    /// Whether databases can be made, and with `in_place` the live one be replaced.
+    fn check_replaceable(&self, in_place: bool) -> Result<()> {
+        let Facts { me, superuser, createdb, recovery, prepared, .. } = &self.facts;
+        let (name, server) = (&self.names.target, self.tools.place.server());
+        let fail = |message: String, hint: String| Err(Error::new(Kind::Tool, message).hint(hint));
+        if *recovery {
+            let hint = "restore on the primary: mend the host in url, or add target_session_attrs";
+            return fail(format!("{server} is a replica, which takes no writes"), hint.to_owned());
+        }
+        if !superuser && !createdb {
+            let hint = format!("as a superuser: ALTER ROLE {} CREATEDB", ident(me));
+            return fail(format!("{me} may not create databases"), hint);
+        }
+        let Some(live) = self.facts.live.as_ref().filter(|_| in_place) else { return Ok(()) };
+        if !live.ours {
+            let hint = format!("connect as {} or as a superuser", live.owner);
+            return fail(format!("{me} may not replace {name}, which {} owns", live.owner), hint);
+        }
+        if *prepared > 0 {
+            let hint = "end them: COMMIT PREPARED or ROLLBACK PREPARED, see pg_prepared_xacts";
+            return fail(
+                format!("{name} has {prepared} prepared transactions, so it can't be replaced"),
+                hint.to_owned(),
+            );
         }
         Ok(())
     }
@@ -295,18 +333,8 @@ impl<'a> Restore<'a> {
             Some(_) => Properties::Live(&self.tools.place.database),
             None => Properties::Archive(self.archive.database()),
         };
-        let sql = swap::swap(&self.names, replaces, properties, &self.mark());
-        let mut tries = 1;
-        while let Err(error) = self.swap_once(&sql) {
-            if self.has_swapped(replaces) {
-                break;
-            }
-            let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
-            if !in_use || tries == SWAP_TRIES {
-                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
-            }
-            tries += 1;
-        }
+        let sql = swap::swap(&self.names, replaces, properties, &self.leave());
+        self.put(&sql, replaces)?;
         let archived = self.archive.database();
         if self.facts.live.is_none() && archived.illegible {
             self.notes
@@ -318,26 +346,56 @@ impl<'a> Restore<'a> {
                 archived.name
             ));
         }
-        if replaces {
-            if !self.facts.slots.is_empty() {
-                self.notes.push(format!(
-                    "these logical replication slots went with the replaced database, their readers must start anew: {}",
-                    self.facts.slots.join(", ")
-                ));
+        self.dismiss(replaces);
+        Ok(())
+    }
+
+    /// What is to become of the live database.
+    fn leave(&self) -> Leave {
+        match self.keep {
+            Some(at) => Leave::Kept(keep::mark(&self.names.target, at)),
+            None => Leave::Gone(self.mark()),
+        }
+    }
+
+    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way.
+    fn put(&self, sql: &str, replaces: bool) -> Result<()> {
+        let mut tries = 1;
+        while let Err(error) = self.swap_once(sql) {
+            if self.has_swapped(replaces) {
+                break;
             }
-            let old = ident(&self.names.old);
-            let sql = format!(
-                "ALTER DATABASE {old} IS_TEMPLATE false;\n{}",
-                swap::drop_database(&self.names.old, self.facts.version)
-            );
-            if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
-                self.notes.push(format!(
-                    "the replaced database could not be dropped and is still there as {}: {error}",
-                    self.names.old
-                ));
+            let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
+            if !in_use || tries == SWAP_TRIES {
+                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
             }
+            tries += 1;
         }
         Ok(())
+    }
+
+    /// Drops the replaced database, unless it is kept.
+    fn dismiss(&mut self, replaces: bool) {
+        if !replaces {
+            return;
+        }
+        if !self.facts.slots.is_empty() {
+            let held = if self.keep.is_some() { " (until it is dropped they hold WAL at the server)" } else { "" };
+            self.notes.push(format!(
+                "these logical replication slots went with the replaced database, their readers must start anew{held}: {}",
+                self.facts.slots.join(", ")
+            ));
+        }
+        if self.keep.is_some() {
+            return;
+        }
+        let sql = keep::drop_sql(&self.names.old, self.facts.version);
+        if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
+            self.notes.push(format!(
+                "the replaced database could not be dropped and is still there as {}: {error}",
+                self.names.old
+            ));
+        }
     }
 
     /// One try. A second session ends whoever is in the way, and whoever comes in his place, until the first is through.

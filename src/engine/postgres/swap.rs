@@ -8,6 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
 use super::archive::contents::DatabaseEntries;
+use super::keep::Leave;
 use super::sql::{ident, literal};
 use crate::error::{Error, Kind, Result};
 
@@ -42,7 +43,12 @@ impl Names {
 }
 
 fn shorten<'a>(target: &'a str, middle: &str) -> &'a str {
-    let mut end = target.len().min(NAME_BYTES - RANDOM_DIGITS - middle.len());
+    cut(target, NAME_BYTES - RANDOM_DIGITS - middle.len())
+}
+
+/// As much of a name as fits into so many bytes.
+pub fn cut(target: &str, bytes: usize) -> &str {
+    let mut end = target.len().min(bytes);
     while !target.is_char_boundary(end) {
         end -= 1;
     }
@@ -183,11 +189,14 @@ pub enum Properties<'a> {
     Archive(&'a DatabaseEntries),
 }
 
+/// How an exchange begins.
+pub const BEGIN: &str = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n";
+
 /// One transaction that puts the scratch in its place, with its properties. Before its COMMIT nothing has changed, and a
 /// crash leaves nothing changed. `replaces`: whether there is a database in that place.
-pub fn swap(names: &Names, replaces: bool, properties: Properties<'_>, mark: &str) -> String {
+pub fn swap(names: &Names, replaces: bool, properties: Properties<'_>, leave: &Leave) -> String {
     let (scratch, target, old) = (ident(&names.scratch), ident(&names.target), ident(&names.old));
-    let mut sql = "SET lock_timeout = '10s';\nBEGIN ISOLATION LEVEL READ COMMITTED;\n".to_owned();
+    let mut sql = BEGIN.to_owned();
     if replaces {
         sql += &format!("ALTER DATABASE {target} RENAME TO {old};\n");
     }
@@ -210,7 +219,7 @@ pub fn swap(names: &Names, replaces: bool, properties: Properties<'_>, mark: &st
         }
     }
     if replaces {
-        sql += &format!("COMMENT ON DATABASE {old} IS {};\n", literal(mark));
+        sql += &leave.sql(&names.old);
     }
     sql + "COMMIT;\n"
 }
@@ -342,7 +351,7 @@ mod tests {
     fn an_archive_has_no_way_to_give_commands_to_psql() {
         let evil = "COMMENT ON DATABASE t IS 'x';\n\\! touch /tmp/owned\n".to_owned();
         let entries = DatabaseEntries { name: "t".into(), properties: vec![evil], ..DatabaseEntries::default() };
-        let sql = swap(&Names::new("t", "0123abcd"), false, Properties::Archive(&entries), "m");
+        let sql = swap(&Names::new("t", "0123abcd"), false, Properties::Archive(&entries), &Leave::Gone("m".into()));
         let line = sql.lines().find(|line| line.contains("touch")).unwrap();
         assert!(line.starts_with("\\\\! touch"), "the backslash is doubled within the literal: {line}");
         assert!(sql.contains("SELECT E'COMMENT ON DATABASE t IS ''x'';\n"), "{sql}");
@@ -351,7 +360,7 @@ mod tests {
     #[test]
     fn the_swap_is_one_transaction() {
         let names = Names::new("db", "0123abcd");
-        let sql = swap(&names, true, Properties::Live("db"), "m");
+        let sql = swap(&names, true, Properties::Live("db"), &Leave::Gone("m".into()));
         let order = [
             "BEGIN",
             "ALTER DATABASE \"db\" RENAME TO \"db__old_0123abcd\"",

@@ -16,7 +16,7 @@ use super::server::{self, Facts};
 use super::settings::Changed;
 use super::spool::Spool;
 use super::tools::{Tool, Tools};
-use crate::engine::{Cx, Destination, Request, Restored};
+use crate::engine::{Cx, Destination, Keep, Request, Restored};
 use crate::error::{Error, Kind, Result};
 
 /// Restores `dump` as `request` says.
@@ -42,6 +42,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         );
     }
     check(tools, &client, &spool, &facts, cx)?;
+    request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     if spool.contents.module_aux {
         notes.push(
             "the backup has data that a module keeps outside of keys; it is restored by replication alone".to_owned(),
@@ -60,6 +61,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         }
         return Ok(Restored { counts: spool.contents.counts(), notes });
     }
+    request.keep.as_ref().map_or(Ok(()), Keep::take)?;
     notes.extend(in_place(&load, &facts, &mut changed)?);
     let (found, functions) = keys::counted(tools, &client, cx)?;
     Ok(Restored { counts: counts(&found, functions), notes })

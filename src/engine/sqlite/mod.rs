@@ -154,6 +154,13 @@ impl Engine for Sqlite {
         snapshot::take(&self.path, cx)
     }
 
+    fn live_bytes(&self) -> Option<u64> {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        let size = |path: &std::path::Path| fs::metadata(path).map_or(0, |meta| meta.len());
+        Some(size(&self.path).saturating_add(size(std::path::Path::new(&wal))))
+    }
+
     fn plan(&self, destination: &Destination) -> Vec<String> {
         let mut steps = vec![
             "write the image into a temporary file (0600, in data_dir)".to_owned(),

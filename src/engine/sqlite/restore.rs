@@ -47,13 +47,16 @@ pub(super) fn restore(live: &Path, dump: &mut dyn Read, request: &Request, cx: &
         Destination::Into(path) => Some(Site::Free(place::free_path(Path::new(path))?)),
         Destination::Drill => None,
     };
+    if let (Some(Site::Taken(_)), Some(keep)) = (&site, &request.keep) {
+        keep.room()?;
+    }
     let scratch = Scratch::new(&cx.data_dir, cx)?;
     let image = receive(dump, &scratch, &guard)?;
     let mut restored = checked(&image, request, &guard)?;
     let notes = match site {
         None => Vec::new(),
         Some(Site::Free(path)) => place::put_new(&path, &image, cx)?,
-        Some(Site::Taken(path)) => swap::into_live(&path, &image, &scratch, cx)?,
+        Some(Site::Taken(path)) => swap::into_live(&path, &image, &scratch, request.keep.as_ref(), cx)?,
     };
     restored.notes.extend(notes);
     Ok(restored)

@@ -11,7 +11,7 @@ use super::connect::{self, Guard};
 use super::restore::Image;
 use super::scratch::Scratch;
 use super::{contents, place, snapshot};
-use crate::engine::Cx;
+use crate::engine::{Cx, Keep};
 use crate::error::{Error, Kind, Result};
 
 /// What the live database is like.
@@ -36,7 +36,13 @@ impl Live {
 }
 
 /// Gives the database at `path` the image's contents; its owner, mode and journal mode stay.
-pub(super) fn into_live(path: &Path, image: &Image, scratch: &Scratch, cx: &Cx) -> Result<Vec<String>> {
+pub(super) fn into_live(
+    path: &Path,
+    image: &Image,
+    scratch: &Scratch,
+    keep: Option<&Keep>,
+    cx: &Cx,
+) -> Result<Vec<String>> {
     let guard = Guard::new(cx);
     let what = format!("can't restore into {}", path.display());
     let fail = |error: rusqlite::Error| connect::explain(&error, &what, &guard);
@@ -63,6 +69,9 @@ pub(super) fn into_live(path: &Path, image: &Image, scratch: &Scratch, cx: &Cx) 
     let encoding = connect::pragma_text(&copy, "encoding").map_err(fail)?;
     if !live.is_empty && encoding != live.encoding {
         notes.push(format!("the text encoding changed to {encoding}; restart what has the database open"));
+    }
+    if let Some(keep) = keep.filter(|_| !live.is_empty) {
+        keep.take()?;
     }
     let becomes_wal = live.is_empty && image.header.is_wal;
     let mut db = live.db;

@@ -1,0 +1,316 @@
+//! Databases as they were before a restore in their place. Flows in: a database's engine, the clock. Flows out: what is
+//! kept of it, where, until when; at most one of a database after a restore has ended well. Touches the server through the
+//! engine, `data_dir/previous`, and the [`record`].
+//!
+//! Where the engine can, the database itself stands aside at the server under another name. Elsewhere a dump of it is
+//! taken at the last moment before it changes, and kept as a backup of nobody's job in `data_dir/previous`: checked to its
+//! end mark, encrypted under the key of the database's jobs where there is one, and put back by the same road as any.
+
+pub mod expiry;
+pub mod record;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+
+use self::record::{Kept, Past, Record};
+use crate::app::{App, Opened, toml_key};
+use crate::backup;
+use crate::catalog::{Entry, OpenTarget};
+use crate::config::KEEP_PREVIOUS;
+use crate::config::jobs::{DEFAULT_TIMEOUT, JobConfig};
+use crate::engine::{Aside, Cx, Keep, Previous};
+use crate::error::{Error, Kind, Result};
+use crate::format::name::{BackupId, Found, ObjectKey, parse};
+use crate::format::time::{self, rfc3339};
+use crate::process::call::quote;
+use crate::retention::Policy;
+use crate::schedule::cron::Cron;
+use crate::target::local::Local;
+
+/// The folder in `data_dir` for what is kept as a dump, and the job's name in it.
+const ASIDE: &str = "previous";
+/// The fastest: whoever restores is in a hurry.
+const COMPRESSION_LEVEL: u8 = 1;
+/// How long it may take to drop what is kept no longer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long the database that a restore replaces is kept; zero: not at all.
+pub fn keeping(app: &App, database: &str) -> Duration {
+    app.table(database).map_or(KEEP_PREVIOUS, |table| table.keep_previous)
+}
+
+/// When what was replaced then is dropped.
+pub fn until(since: DateTime<Utc>, keeping: Duration) -> DateTime<Utc> {
+    let keeping = TimeDelta::from_std(keeping).unwrap_or(TimeDelta::MAX);
+    since.checked_add_signed(keeping).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// What is kept of one database.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    app: App,
+    database: String,
+    opened: Opened,
+    /// How much room a dump of it may want, in bytes.
+    wanted: u64,
+}
+
+impl Shelf {
+    /// Of a database whose engine is open; `wanted`: how much room a dump of it may take, in bytes.
+    pub fn new(app: &App, database: &str, opened: &Opened, wanted: u64) -> Self {
+        let wanted = opened.engine.live_bytes().unwrap_or(wanted);
+        Self { app: app.clone(), database: database.to_owned(), opened: opened.clone(), wanted }
+    }
+
+    /// The place of the dumps.
+    pub fn aside(&self) -> OpenTarget {
+        aside(&self.app)
+    }
+
+    /// All that is kept, the newest last.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server can't be asked; [`Kind::Target`] when the folder can't be read.
+    pub fn all(&self, cx: &Cx) -> Result<Vec<Kept>> {
+        let at_server = |it: Previous| Kept { name: it.name, since: it.since, on_server: true, bytes: None };
+        let mut all: Vec<Kept> = self.opened.engine.previous(cx)?.into_iter().map(at_server).collect();
+        all.extend(dumps(&self.app, &self.database)?);
+        all.sort_by_key(|kept| kept.since);
+        Ok(all)
+    }
+
+    /// The backup that a kept dump is.
+    ///
+    /// # Errors
+    /// [`Kind::Authentication`] when it is not to be believed; [`Kind::NoBackup`] when it is gone.
+    pub fn entry(&self, kept: &Kept) -> Result<Entry> {
+        let entries = self.app.entries(&[self.aside()], &self.app.config.instance, &self.database, None)?;
+        let entry = entries.into_iter().find(|entry| entry.id.as_str() == kept.name);
+        let entry = entry.ok_or_else(|| Error::new(Kind::NoBackup, format!("{} is gone", kept.name)))?;
+        match self.app.rules(&self.database, false).distrust(&entry) {
+            Some(why) => Err(Error::new(Kind::Authentication, format!("{} does not authenticate: {why}", kept.name))),
+            None => Ok(entry),
+        }
+    }
+
+    /// Before a restore: how the live database is to be kept; `None` if it is not. That something may be kept from now on
+    /// is written down first, so that it is dropped in time whatever becomes of this run.
+    ///
+    /// # Errors
+    /// When the server can't be asked or nothing can be written down.
+    pub fn begin(self: &Arc<Self>) -> Result<Option<Keep>> {
+        if keeping(&self.app, &self.database).is_zero() {
+            return Ok(None);
+        }
+        let newest = self.all(&self.app.cx)?.last().map(|kept| kept.since + TimeDelta::seconds(1));
+        let at = self.app.cx.world.clock.now().trunc_subsecs(0);
+        let at = newest.map_or(at, |newest| newest.max(at));
+        Record::of(&self.app).update(|past| past.entry(self.database.clone()).or_default().begun = Some(at))?;
+        Ok(Some(Keep { at, aside: Arc::clone(self) as Arc<dyn Aside> }))
+    }
+
+    /// After a restore that has ended well: drops what was kept before, and says what is kept now. What can't be done is
+    /// warned of, and tried again when its time has come.
+    pub fn settle(&self, keep: Option<&Keep>) -> Option<Kept> {
+        let cx = self.patient();
+        let all = match self.all(&cx) {
+            Ok(all) => all,
+            Err(error) => {
+                cx.report.warn(&format!("can't look what is kept of {} from before: {error}", self.database));
+                return None;
+            }
+        };
+        let (new, old): (Vec<Kept>, Vec<Kept>) =
+            all.into_iter().partition(|kept| keep.is_some_and(|keep| keep.at == kept.since));
+        let mut left = Vec::new();
+        for kept in old {
+            if let Err(error) = self.forget(&kept, &cx) {
+                let database = &self.database;
+                cx.report
+                    .warn(&format!("can't drop what was kept of {database} from before: {error}; it is tried again"));
+                left.push(kept);
+            }
+        }
+        tidy(&self.app, &self.database);
+        let new = new.into_iter().next_back();
+        let begun = left.first().map(|kept| kept.since);
+        self.note(new.clone().or_else(|| left.pop()), |_| begun);
+        new
+    }
+
+    /// After a restore that has failed, and may have taken its place in part: the newest is what `--undo` puts back.
+    pub fn failed(&self) {
+        if let Ok(all) = self.all(&self.patient()) {
+            self.note(all.into_iter().next_back(), |begun| begun);
+        }
+    }
+
+    /// Writes down what is kept, and since when there may be more of it.
+    fn note(&self, kept: Option<Kept>, begun: impl FnOnce(Option<DateTime<Utc>>) -> Option<DateTime<Utc>>) {
+        let noted = Record::of(&self.app).update(|all| {
+            let past = all.entry(self.database.clone()).or_default();
+            *past = Past { begun: begun(past.begun), kept, not_before: None };
+            if *past == Past::default() {
+                all.remove(&self.database);
+            }
+        });
+        if let Err(error) = noted {
+            self.app.cx.report.warn(&error.to_string());
+        }
+    }
+
+    /// Drops what is kept.
+    ///
+    /// # Errors
+    /// As [`crate::engine::Engine::forget`]; [`Kind::Target`].
+    pub fn forget(&self, kept: &Kept, cx: &Cx) -> Result<()> {
+        match kept.on_server {
+            true => self.opened.engine.forget(&kept.as_previous(), cx),
+            false => remove(&self.app, &self.database, kept),
+        }
+    }
+
+    /// The same context for what must be done whatever signal comes.
+    fn patient(&self) -> Cx {
+        let world = self.app.cx.world.for_cleanup();
+        Cx { deadline: Some(world.clock.monotonic() + PATIENCE), world, ..self.app.cx.clone() }
+    }
+
+    /// A job that no configuration has: encrypted under the key of the database's jobs, where there is one.
+    fn job(&self) -> Result<JobConfig> {
+        let mut jobs = self.app.jobs_of(&self.database);
+        let own = jobs.find(|job| job.encryption_key.is_some()).and_then(|job| job.encryption_key.clone());
+        Ok(JobConfig {
+            name: ASIDE.to_owned(),
+            database: self.database.clone(),
+            cron: Cron::parse("@yearly", "UTC")?,
+            targets: Vec::new(),
+            compress: true,
+            compression_level: COMPRESSION_LEVEL,
+            encrypt: own.is_some() || self.app.config.encryption_key.is_some(),
+            encryption_key: own,
+            retention: Policy::default(),
+            catch_up: false,
+            timeout: DEFAULT_TIMEOUT,
+            retries: 0,
+            retry_after: Duration::ZERO,
+            delay: TimeDelta::zero(),
+            drill: None,
+            healthcheck_url: None,
+            before: None,
+            after: None,
+        })
+    }
+
+    fn cannot(&self, error: Error) -> Error {
+        let mend = format!(
+            "restore without keeping what is there: [databases.{}] keep_previous = \"0\"",
+            toml_key(&self.database)
+        );
+        let mend = match &error.hint {
+            None => mend,
+            Some(hint) => format!("{hint}; or {mend}"),
+        };
+        let error = Error { hint: Some(mend), ..error };
+        // Another copy of the backup would not help.
+        let kind = if error.is_stopped() { error.kind } else { Kind::Other };
+        Error { kind, ..error }.while_doing(format!("can't keep {} as it is", self.database))
+    }
+}
+
+impl Aside for Shelf {
+    fn room(&self) -> Result<()> {
+        let folder = &self.app.cx.data_dir;
+        // Where it can't be told, writing tells it, still before anything has changed.
+        let Ok(disk) = rustix::fs::statvfs(folder) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free >= self.wanted {
+            return Ok(());
+        }
+        let (free, wanted) = (time::bytes(free), time::bytes(self.wanted));
+        let why = format!("{} has {free} free, and a dump of it may take {wanted}", folder.display());
+        Err(self.cannot(Error::other(why).hint("make room there")))
+    }
+
+    fn take(&self, at: DateTime<Utc>) -> Result<()> {
+        if let Some(option) = self.opened.engine.partial() {
+            self.app.cx.report.warn(&format!(
+                "{} is not kept as it is: a dump of it leaves a part out ({option} in dump_args)",
+                self.database
+            ));
+            return Ok(());
+        }
+        self.app.cx.report.note(&format!("keeping {} as it is, so that it can be put back", self.database));
+        let id = BackupId::new(at, ASIDE);
+        backup::keep(&self.app, &self.job()?, id, &self.opened, &self.aside()).map_err(|error| self.cannot(error))
+    }
+}
+
+/// The place of the dumps.
+fn aside(app: &App) -> OpenTarget {
+    let root = app.cx.data_dir.join(ASIDE);
+    OpenTarget { name: ASIDE.to_owned(), is_local: true, target: Box::new(Local::new(ASIDE, &root)) }
+}
+
+/// The dumps that are kept of a database.
+fn dumps(app: &App, database: &str) -> Result<Vec<Kept>> {
+    if !app.cx.data_dir.join(ASIDE).is_dir() {
+        return Ok(Vec::new());
+    }
+    let stored = aside(app).target.list(&app.owner(database).prefix())?;
+    let ids = stored.iter().filter_map(|object| manifest_of(&object.key));
+    let kept = ids.filter_map(|id| {
+        let start = format!("{}{id}.", app.owner(database).prefix());
+        let own = stored.iter().filter(|object| object.key.as_str().starts_with(&start));
+        let bytes = Some(own.map(|object| object.size).sum());
+        Some(Kept { since: id.at()?, name: id.to_string(), on_server: false, bytes })
+    });
+    Ok(kept.collect())
+}
+
+/// Removes a kept dump: first what makes it a backup.
+fn remove(app: &App, database: &str, kept: &Kept) -> Result<()> {
+    let target = aside(app).target;
+    let start = format!("{}{}.", app.owner(database).prefix(), kept.name);
+    let (first, rest): (Vec<_>, Vec<_>) =
+        target.list(&start)?.into_iter().partition(|object| matches!(parse(&object.key), Some(Found::Manifest(..))));
+    for object in first.iter().chain(&rest) {
+        target.delete(&object.key)?;
+    }
+    Ok(())
+}
+
+/// Removes what dumps that did not end have left. The caller is the only one at work on this database.
+fn tidy(app: &App, database: &str) {
+    if !app.cx.data_dir.join(ASIDE).is_dir() {
+        return;
+    }
+    let (target, prefix) = (aside(app).target, app.owner(database).prefix());
+    let stored = target.list(&prefix).unwrap_or_default();
+    let whole: Vec<BackupId> = stored.iter().filter_map(|object| manifest_of(&object.key)).collect();
+    for object in &stored {
+        if matches!(parse(&object.key), Some(Found::Object(_, id)) if !whole.contains(&id)) {
+            // What can't be removed now is tried again.
+            drop(target.delete(&object.key));
+        }
+    }
+    drop(target.sweep(&prefix, app.cx.world.clock.now()));
+}
+
+fn manifest_of(key: &ObjectKey) -> Option<BackupId> {
+    match parse(key)? {
+        Found::Manifest(_, id) => Some(id),
+        _ => None,
+    }
+}
+
+/// What is said when a database is kept.
+pub fn told(app: &App, database: &str, kept: &Kept) -> String {
+    let until = rfc3339(until(kept.since, keeping(app, database)));
+    format!(
+        "the database as it was is kept until {until}: put it back with: voxeltron-backup restore {} --undo",
+        quote(database)
+    )
+}

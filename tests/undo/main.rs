@@ -1,0 +1,287 @@
+//! `restore --undo` through the program itself, for every engine against a real server: a restore in place of changed data,
+//! then the exact database that stood before, by the server's own means; and back again; in time, dropped.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod mongodb;
+mod mysql;
+mod postgres;
+mod redis;
+mod sqlite;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use common::Sandbox;
+use serde_json::Value;
+use voxeltron_backup::world::{Clock, SystemClock, World};
+
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A database of a server.
+trait Bench {
+    /// The lines of its table in the configuration.
+    fn table(&self) -> String;
+    /// Makes it another one, every time.
+    fn change(&self);
+    /// All that it is, by the server's own means.
+    fn all(&self) -> String;
+    /// Whether all of it changes at one stroke.
+    fn exchanges_at_once(&self) -> bool {
+        true
+    }
+    /// What is kept of it at the server; none for engines of which a dump is kept.
+    fn at_server(&self) -> Option<usize> {
+        None
+    }
+}
+
+struct Way<'a> {
+    bench: &'a dyn Bench,
+    sandbox: Sandbox,
+}
+
+impl<'a> Way<'a> {
+    /// With one backup of what the bench holds.
+    fn new(bench: &'a dyn Bench, more: &str) -> Self {
+        let this = Self { bench, sandbox: Sandbox::new() };
+        this.configure(more);
+        this.quietly(&["run-job", "shop"]);
+        this
+    }
+
+    fn configure(&self, more: &str) {
+        let table = self.bench.table();
+        self.sandbox.configure_local(
+            Some(KEY),
+            &format!(
+                "[databases.shop]\n{table}\n{more}\n[[backup.jobs]]\ndatabase = \"shop\"\nschedule = \"@yearly\"\nencrypt = true\n"
+            ),
+        );
+    }
+
+    #[track_caller]
+    fn quietly(&self, args: &[&str]) -> common::Outcome {
+        self.sandbox.command(args).stdout_any().stderr_any().run()
+    }
+
+    #[track_caller]
+    fn restore(&self) -> String {
+        self.quietly(&["restore", "shop", "--latest", "--yes"]).stderr
+    }
+
+    #[track_caller]
+    fn undo(&self) -> String {
+        self.quietly(&["restore", "shop", "--undo", "--yes"]).stderr
+    }
+
+    /// What `list` shows as kept.
+    #[track_caller]
+    fn kept(&self) -> Vec<Value> {
+        let listed: Value = serde_json::from_str(&self.quietly(&["list", "--json"]).stdout).unwrap();
+        let kept = listed["previous"].as_array().unwrap().clone();
+        let dumps = self.dumps();
+        match self.bench.at_server() {
+            Some(count) => assert_eq!((count, dumps), (kept.len(), 0)),
+            None => assert_eq!(dumps, kept.len()),
+        }
+        kept
+    }
+
+    /// How many dumps are kept; each is one object and its manifest, 0600, and neither of them clear text.
+    fn dumps(&self) -> usize {
+        let folder = self.sandbox.data_dir().join("previous/host/shop");
+        let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+        let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        for path in &paths {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+        let ends = |end: &str| paths.iter().filter(|path| path.to_string_lossy().ends_with(end)).count();
+        assert_eq!((ends(".manifest.json"), paths.len()), (ends(".gz.enc"), 2 * ends(".gz.enc")), "{paths:?}");
+        ends(".gz.enc")
+    }
+
+    /// A tick of the timer, so long after now.
+    fn tick(&self, later: Duration) {
+        let world = World { clock: Arc::new(Later(later, SystemClock::default())), ..World::system() };
+        let config = self.sandbox.config();
+        let words = ["voxeltron-backup", "-q", "-c", config.to_str().unwrap(), "schedule-check"];
+        let exit = voxeltron_backup::run(words.into_iter().map(Into::into), &world);
+        assert_eq!(exit.code(), 0);
+    }
+
+    fn tick_file(&self) -> bool {
+        self.sandbox.data_dir().join("tick.json").exists()
+    }
+}
+
+#[derive(Debug)]
+struct Later(Duration, SystemClock);
+
+impl Clock for Later {
+    fn now(&self) -> DateTime<Utc> {
+        self.1.now() + self.0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.1.monotonic()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.1.sleep(time);
+    }
+}
+
+/// There, back, and back again; and at every time one is kept, no more.
+fn there_and_back(bench: &dyn Bench) {
+    let first = bench.all();
+    let way = Way::new(bench, "");
+    assert!(way.kept().is_empty());
+    let none = way.sandbox.command(&["restore", "shop", "--undo"]).exits(15).stderr_any().run().stderr;
+    assert!(none.contains("nothing is kept of shop from before a restore") && none.contains("hint: "), "{none}");
+
+    bench.change();
+    let changed = bench.all();
+    assert!(changed != first);
+    let said = way.restore();
+    assert!(said.contains("put it back with: voxeltron-backup restore shop --undo"), "{said}");
+    same(&bench.all(), &first);
+    let kept = way.kept();
+    assert_eq!(kept.len(), 1);
+    let (since, until) = (kept[0]["since"].as_str().unwrap(), kept[0]["until"].as_str().unwrap());
+    let time = |text: &str| DateTime::parse_from_rfc3339(text).unwrap();
+    assert_eq!((time(until) - time(since)).num_hours(), 24);
+    assert!(said.contains(until), "{said}");
+
+    // A dry run touches nothing.
+    let plan = way.quietly(&["restore", "shop", "--undo", "--dry-run"]).stdout;
+    assert!(plan.starts_with(&format!("1. take what was kept at {since}: ")) && plan.contains("\n2. "), "{plan}");
+    same(&bench.all(), &first);
+    assert_eq!(way.kept(), kept);
+
+    let said = way.undo();
+    assert!(said.contains(&format!("as it was before the restore at {since}")), "{said}");
+    same(&bench.all(), &changed);
+    assert_eq!(way.kept().len(), 1);
+    // What was undone can be done again.
+    way.undo();
+    same(&bench.all(), &first);
+    assert_eq!(way.kept().len(), 1);
+
+    // The next restore keeps what stands now, and no more what stood before.
+    bench.change();
+    let third = bench.all();
+    assert!(third != changed && third != first);
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
+    way.undo();
+    same(&bench.all(), &third);
+    let backups: Value = serde_json::from_str(&way.quietly(&["list", "--json"]).stdout).unwrap();
+    assert_eq!(backups["backups"].as_array().unwrap().len(), 1, "what is kept is nobody's backup");
+    // Nor a leftover.
+    let checked = way.quietly(&["check"]);
+    assert!(!checked.stderr.contains("interrupted"), "{}", checked.stderr);
+    way.quietly(&["verify", "--restore"]);
+    same(&bench.all(), &third);
+    assert_eq!(way.kept().len(), 1, "a drill keeps nothing and drops nothing");
+}
+
+/// At its time, and not before; ticks in between are idle.
+fn dropped_in_time(bench: &dyn Bench) {
+    let way = Way::new(bench, "");
+    bench.change();
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600 - 120);
+    way.tick(Duration::ZERO);
+    assert!(way.tick_file(), "the next tick is idle");
+    way.tick(hours(24));
+    assert_eq!(way.kept().len(), 1, "not before its time");
+    way.tick(hours(25));
+    assert_eq!(way.kept().len(), 0);
+    assert!(!way.sandbox.data_dir().join("previous.json").exists() || way.tick_file());
+    way.sandbox.command(&["restore", "shop", "--undo"]).exits(15).stderr_any().run();
+
+    // None is kept where none is wanted, and what is kept goes.
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
+    way.configure("keep_previous = \"0\"");
+    let said = way.restore();
+    assert!(!said.contains("--undo"), "{said}");
+    assert_eq!(way.kept().len(), 0);
+    let none = way.sandbox.command(&["restore", "shop", "--undo"]).exits(15).stderr_any().run().stderr;
+    assert!(none.contains("keep_previous of [databases.shop] is \"0\""), "{none}");
+}
+
+/// Killed at so many instants of a restore and, by turns, of an undo: the old or the new stands, whole; the next one tidies up.
+fn killed(bench: &dyn Bench, instants: u32) {
+    let first = bench.all();
+    let way = Way::new(bench, "");
+    bench.change();
+    let began = Instant::now();
+    way.restore();
+    let whole = began.elapsed();
+    let (mut old, mut new) = (0, 0);
+    for step in 1..=instants {
+        bench.change();
+        let changed = bench.all();
+        let undoes = step % 2 == 0;
+        if undoes {
+            way.restore();
+        }
+        let before = if undoes { &first } else { &changed };
+        let mut child = way
+            .sandbox
+            .command(&["restore", "shop", if undoes { "--undo" } else { "--latest" }, "--yes"])
+            .into_command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The first at once, the last not at all.
+        if step < instants {
+            std::thread::sleep(whole * (step - 1) * 5 / (instants * 4));
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        // What it had started ends by itself.
+        std::thread::sleep(Duration::from_millis(700));
+        let now = bench.all();
+        let is_whole = now == first || now == changed;
+        assert!(is_whole || !bench.exchanges_at_once(), "a mixture after step {step}");
+        *(if now == *before { &mut old } else { &mut new }) += 1;
+        way.restore();
+        same(&bench.all(), &first);
+        assert_eq!(way.kept().len(), 1, "after step {step}");
+        if is_whole {
+            way.undo();
+            same(&bench.all(), &now);
+        }
+    }
+    assert!(old > 0 && new > 0, "{old} times the old one, {new} times the new one");
+}
+
+/// Compares without filling the screen.
+#[track_caller]
+fn same(left: &str, right: &str) {
+    let mut pairs = left.lines().zip(right.lines());
+    if left != right {
+        let first = pairs.find(|(left, right)| left != right);
+        panic!("{} and {} lines, which differ first in {first:#?}", left.lines().count(), right.lines().count());
+    }
+}
+
+fn lines(pairs: &[(&str, &str)]) -> String {
+    pairs.iter().map(|(key, value)| format!("{key} = {}\n", Value::from(*value))).collect()
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,127 @@
+//! MySQL and MariaDB.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::common::{from_runner, tool};
+use crate::{Bench, lines, shown};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+struct Shop {
+    name: String,
+    url: String,
+    tools: Option<PathBuf>,
+    changes: AtomicU32,
+}
+
+impl Shop {
+    fn new(maria: bool) -> Self {
+        let (server, tools) = match maria {
+            true => (from_runner("VOXELTRON_TEST_MARIADB_URL"), None),
+            false => (from_runner("VOXELTRON_TEST_MYSQL_URL"), Some(from_runner("VOXELTRON_TEST_MYSQL_TOOLS").into())),
+        };
+        let name = format!("undo_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
+        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+        let this = Self { name: name.clone(), url, tools, changes: AtomicU32::new(0) };
+        this.sql("mysql", &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"));
+        this.sql(
+            &name,
+            "CREATE TABLE a (i INT PRIMARY KEY AUTO_INCREMENT, t TEXT); CREATE TABLE b (i INT, a INT, FOREIGN KEY (a) REFERENCES a (i));
+             INSERT INTO a (t) VALUES (REPEAT('x', 100)), ('ü'), ('z'); INSERT INTO a (t) SELECT p.t FROM a p, a q, a r, a s, a t, a u;
+             INSERT INTO b VALUES (1, 1), (2, 2); CREATE FUNCTION f(x INT) RETURNS INT DETERMINISTIC RETURN x;
+             CREATE TRIGGER tr BEFORE INSERT ON `b` FOR EACH ROW SET NEW.i = f(NEW.i); CREATE VIEW v AS SELECT f(i) AS i FROM b;
+             CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DO DELETE FROM b WHERE i > 100;",
+        );
+        this
+    }
+
+    fn client(&self, name: &str) -> Command {
+        let rest = self.url.split_once("://").unwrap().1;
+        let (credentials, place) = rest.split_once('/').unwrap().0.rsplit_once('@').unwrap();
+        let (user, password) = credentials.split_once(':').unwrap();
+        let (host, port) = place.split_once(':').unwrap();
+        let mut command = match &self.tools {
+            Some(folder) => Command::new(folder.join(name)),
+            None => Command::new(name),
+        };
+        command.args(["--no-defaults", "-h", host, "-P", port, "-u", user, "--default-character-set=utf8mb4"]);
+        command.env("MYSQL_PWD", password);
+        command
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> String {
+        tool(self.client("mysql").args(["--batch", "--raw", "--skip-column-names", database]), sql.as_bytes())
+    }
+}
+
+impl Bench for Shop {
+    fn table(&self) -> String {
+        let tools = self.tools.iter().map(|folder| ("tools_dir", shown(folder)));
+        lines(&[("engine", "mysql"), ("url", self.url.as_str())].into_iter().chain(tools).collect::<Vec<_>>())
+    }
+
+    fn change(&self) {
+        let number = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.sql(
+            &self.name,
+            &format!(
+                "CREATE TABLE later{number} (i INT); INSERT INTO later{number} VALUES (1); DELETE FROM a WHERE i > {};
+                 CREATE TRIGGER lt{number} BEFORE INSERT ON `later{number}` FOR EACH ROW SET NEW.i = {number};
+                 CREATE VIEW lv{number} AS SELECT i FROM later{number}; CREATE PROCEDURE lp{number}() SELECT {number};
+                 CREATE EVENT le{number} ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DO SELECT 1;
+                 DROP EVENT IF EXISTS e; DROP FUNCTION IF EXISTS f; CREATE FUNCTION f(x INT) RETURNS INT DETERMINISTIC RETURN x + {number};",
+                600 - number
+            ),
+        );
+    }
+
+    fn exchanges_at_once(&self) -> bool {
+        false
+    }
+
+    fn all(&self) -> String {
+        let mut dump = self.client("mysqldump");
+        dump.args(["--routines", "--events", "--triggers", "--hex-blob", "--skip-dump-date", "--skip-extended-insert"]);
+        if self.tools.is_some() {
+            dump.arg("--set-gtid-purged=OFF");
+        }
+        dump.args(["--no-tablespaces", "--single-transaction", "--skip-comments", "--", &self.name]);
+        tool(&mut dump, b"")
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let names = self.sql(
+                "mysql",
+                &format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{}%'", self.name),
+            );
+            for name in names.lines() {
+                self.sql("mysql", &format!("DROP DATABASE `{name}`"));
+            }
+        }
+    }
+}
+
+#[test]
+fn mariadb_there_and_back() {
+    crate::there_and_back(&Shop::new(true));
+}
+
+#[test]
+fn mysql_there_and_back() {
+    crate::there_and_back(&Shop::new(false));
+}
+
+#[test]
+fn mariadb_killed() {
+    crate::killed(&Shop::new(true), 5);
+}
+
+#[test]
+fn mysql_killed() {
+    crate::killed(&Shop::new(false), 5);
+}

@@ -1,0 +1,137 @@
+//! SQLite: a dump is kept, encrypted.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::common::{Sandbox, sqlite3};
+use crate::{Bench, Way, lines, shown};
+
+struct Shop {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    changes: AtomicU32,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.db");
+        sqlite3(
+            &path,
+            "PRAGMA journal_mode = wal; CREATE TABLE a (i INTEGER PRIMARY KEY, t TEXT, b BLOB);
+             WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO a SELECT i, 'Ünï ' || i, randomblob(200) FROM n;
+             CREATE VIEW v AS SELECT count(*) FROM a; CREATE TRIGGER tr AFTER DELETE ON a BEGIN SELECT 1; END;",
+        );
+        Self { _folder: folder, path, changes: AtomicU32::new(0) }
+    }
+}
+
+impl Bench for Shop {
+    fn table(&self) -> String {
+        lines(&[("engine", "sqlite"), ("url", &format!("sqlite://{}", shown(&self.path)))])
+    }
+
+    fn change(&self) {
+        let number = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        sqlite3(
+            &self.path,
+            &format!(
+                "CREATE TABLE later{number} (i); INSERT INTO later{number} VALUES (randomblob(9)); DELETE FROM a WHERE i % 7 = {number};
+                 PRAGMA user_version = {number};"
+            ),
+        );
+    }
+
+    fn all(&self) -> String {
+        sqlite3(&self.path, ".dump") + &sqlite3(&self.path, "PRAGMA user_version; PRAGMA journal_mode;")
+    }
+}
+
+#[test]
+fn sqlite_there_and_back() {
+    crate::there_and_back(&Shop::new());
+}
+
+#[test]
+fn sqlite_dropped_in_time() {
+    crate::dropped_in_time(&Shop::new());
+}
+
+#[test]
+fn sqlite_killed() {
+    crate::killed(&Shop::new(), 6);
+}
+
+#[test]
+fn too_little_room_is_told_before_anything_changes() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    shop.change();
+    // As large as no disk is, and takes no room.
+    let journal = shop.path.with_file_name("shop.db-wal");
+    sqlite3(&shop.path, "PRAGMA journal_mode = delete");
+    assert!(!journal.exists());
+    let size = shop.path.metadata().unwrap().len();
+    let before = shop.all();
+    std::fs::OpenOptions::new().write(true).open(&shop.path).unwrap().set_len(8 << 40).unwrap();
+    let said = way.sandbox.command(&["restore", "shop", "--latest"]).exits(1).stderr_any().run().stderr;
+    assert!(said.contains("can't keep shop as it is") && said.contains("8.00 TiB"), "{said}");
+    assert!(
+        said.contains("hint: make room there; or restore without") && said.contains("keep_previous = \"0\""),
+        "{said}"
+    );
+    std::fs::OpenOptions::new().write(true).open(&shop.path).unwrap().set_len(size).unwrap();
+    assert_eq!((shop.all(), way.kept().len()), (before, 0));
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
+}
+
+#[test]
+fn what_can_t_be_kept_is_not_replaced() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    shop.change();
+    let before = shop.all();
+    // A file where the folder should be: no dump can be written.
+    let blocked = way.sandbox.data_dir().join("previous");
+    std::fs::write(&blocked, "").unwrap();
+    let said = way.sandbox.command(&["restore", "shop", "--latest"]).exits(1).stderr_any().run().stderr;
+    assert!(said.contains("can't keep shop as it is") && said.contains("keep_previous = \"0\""), "{said}");
+    assert_eq!(shop.all(), before);
+    std::fs::remove_file(blocked).unwrap();
+    way.restore();
+    // A kept dump that was touched is not put back.
+    let folder = way.sandbox.data_dir().join("previous/host/shop");
+    let mut objects = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let object = objects.find(|path| path.extension().is_some_and(|end| end == "enc")).unwrap();
+    let mut bytes = std::fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&object, bytes).unwrap();
+    let restored = shop.all();
+    way.sandbox.command(&["restore", "shop", "--undo"]).exits(12).stderr_any().run();
+    assert_eq!(shop.all(), restored);
+}
+
+#[test]
+fn a_damaged_record_stops_no_tick() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    way.restore();
+    std::fs::write(way.sandbox.data_dir().join("previous.json"), "{").unwrap();
+    let said = way.sandbox.command(&["schedule-check"]).stderr_any().run().stderr;
+    assert!(said.contains("previous.json can't be understood"), "{said}");
+    way.sandbox.command(&["list"]).stdout_has("shop").stderr_has("previous.json can't be understood").run();
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
+}
+
+#[test]
+fn undo_goes_with_no_choice_of_a_backup() {
+    let sandbox = Sandbox::new();
+    for other in [["--latest", ""], ["--into", "x"], ["--output", "x"], ["--target", "x"], ["--job", "x"]] {
+        let words: Vec<&str> =
+            ["restore", "shop", "--undo"].into_iter().chain(other).filter(|w| !w.is_empty()).collect();
+        sandbox.command(&words).exits(2).stderr_any().run();
+    }
+}
