@@ -256,7 +256,7 @@ fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restor
 fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destination) -> Result<Restored> {
     let signed = &chosen.signed;
     let server_version = signed.server_version.clone();
-    let request = Request { destination, expected: signed.counts.clone(), server_version };
+    let request = Request { server_version, ..Request::new(destination, signed.counts.clone()) };
     let restored = each_copy(app, chosen, |stream| engine.restore(stream, &request, &app.cx))
         .map_err(|error| error.while_doing(format!("can't restore {}", signed.database)))?;
     for note in &restored.notes {

@@ -2,6 +2,7 @@
 //! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
 //! line in [`REGISTRY`].
 
+pub mod checks;
 pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::checks::Check;
 use crate::error::{Error, Kind, Result};
 use crate::format::count;
 use crate::report::Report;
@@ -195,6 +197,15 @@ pub struct Request {
     pub expected: Counts,
     /// The engine's server version at dump time, for messages.
     pub server_version: Option<String>,
+    /// What a drill asks of the loaded data before it is dropped.
+    pub checks: Vec<Check>,
+}
+
+impl Request {
+    /// A restore to `destination` of which nothing else is said.
+    pub fn new(destination: Destination, expected: Counts) -> Self {
+        Self { destination, expected, server_version: None, checks: Vec::new() }
+    }
 }
 
 /// What stands now.
@@ -234,7 +245,7 @@ pub trait Engine: Send + Sync {
     fn plan(&self, destination: &Destination) -> Vec<String>;
 
     /// Loads `dump` beside the live database, compares it with `expected`, and only after the stream has ended well
-    /// puts it where it belongs. On any error the live database is as it was and the scratch is gone.
+    /// puts it where it belongs; for a drill it then asks the request's checks. On any error the live database is as it was and the scratch is gone.
     ///
     /// # Errors
     /// The stream's own error, or [`Kind::Tool`].

@@ -142,7 +142,7 @@ impl Place {
     }
 
     fn restore(&self, engine: &dyn Engine, dump: impl Read, to: Destination, counts: &Counts) -> Result<Restored> {
-        let request = Request { destination: to, expected: counts.clone(), server_version: None };
+        let request = Request::new(to, counts.clone());
         let mut stream = Inspected::new(dump, (kind(self.engine).unwrap().inspector)());
         engine.restore(&mut stream, &request, &cx())
     }

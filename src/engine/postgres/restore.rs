@@ -15,7 +15,7 @@ use super::server::{Facts, Scratch, ask};
 use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
-use crate::engine::{Cx, Destination, Inspector, Request, Restored};
+use crate::engine::{Cx, Destination, Inspector, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 use chrono::TimeDelta;
@@ -65,6 +65,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.load(&begun, dump)?;
     let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
     if request.destination == Destination::Drill {
+        checks::run(&request.checks, &mut |check| tools.answer(&this.names.scratch, check.text()?, cx))?;
         scratch.remove().unwrap_or_else(|error| {
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
         });

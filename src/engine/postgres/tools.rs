@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::args;
 use super::reasons;
+use super::sql::literal;
 use super::url::Place;
 use crate::engine::tools::{self, Toolbox};
 use crate::engine::{Cx, Settings};
@@ -114,6 +115,17 @@ impl Tools {
         let output = process::run(&call, script.as_bytes(), cx.deadline, &cx.world)
             .map_err(|error| self.explain(error, database))?;
         String::from_utf8(output).map_err(|_| Error::new(Kind::Tool, "psql did not answer in UTF-8"))
+    }
+
+    /// The rows that a query of the user's gives, as `psql` prints them; its transaction can't write. It goes to the server
+    /// as it is, so that no command of `psql`'s can hide in it, and names mean what they do in a new session.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`], explained.
+    pub fn answer(&self, database: &str, query: &str, cx: &Cx) -> Result<String> {
+        let query = literal(query);
+        let sql = format!("RESET search_path;\nSET default_transaction_read_only = on;\nSELECT {query}\\gexec\n");
+        self.run_sql(database, &sql, cx)
     }
 
     /// Runs SQL whose rows are JSON values, one a line.
