@@ -189,16 +189,26 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     let (database, signed) = (args.database.as_str(), &chosen.signed);
     // Before anything is fetched or looked for, where the file says it.
     let said = app.table(database).and_then(|table| table.place.as_ref()).map(|(kind, _)| *kind);
-    let fits = |kind: &EngineKind| match kind.name == signed.engine {
-        true => Ok(()),
-        false => Err(Error::new(
+    let fits = |kind: &EngineKind| match (kind.name == signed.engine, &args.url) {
+        (true, _) => Ok(()),
+        (false, None) => Err(Error::new(
             Kind::Config,
             format!("backup {} is of {}, but {} is {}", signed.id, signed.engine, app.place(database), kind.name),
         )
         .hint("write the dump to a file with --output, or correct the engine")),
+        (false, Some(_)) => Err(Error::new(
+            Kind::Usage,
+            format!("backup {} is of {}, but --url names {}", signed.id, signed.engine, kind.name),
+        )
+        .hint(format!("give the URL of a server of {}", signed.engine))),
     };
-    said.map_or(Ok(()), fits)?;
-    let Opened { kind, engine } = app.engine(database)?;
+    let Opened { kind, engine } = match &args.url {
+        Some(url) => app.engine_at(database, url, args.password_file.as_deref())?,
+        None => {
+            said.map_or(Ok(()), fits)?;
+            app.engine(database)?
+        }
+    };
     fits(kind)?;
     let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
     if let (Destination::InPlace, Some(option)) = (&destination, &signed.partial) {
@@ -221,7 +231,11 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         }
     }
     if destination != Destination::InPlace {
-        return load(app, chosen, engine.as_ref(), destination).map(Outcome::Restored);
+        let restored = load(app, chosen, engine.as_ref(), destination).map_err(|error| match &args.url {
+            Some(_) => app.said_of_url(database, error),
+            None => error,
+        });
+        return restored.map(Outcome::Restored);
     }
     // No job may dump the database while it changes, here or on another host.
     let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;

@@ -99,6 +99,8 @@ pub struct Settings {
     pub dump_args: Vec<String>,
     /// More arguments for the restore tool.
     pub restore_args: Vec<String>,
+    /// Whether this is another server than the configured one, so that nothing there is the live database.
+    pub elsewhere: bool,
 }
 
 impl Settings {
@@ -112,6 +114,7 @@ impl Settings {
             tools_dir: None,
             dump_args: Vec::new(),
             restore_args: Vec::new(),
+            elsewhere: false,
         }
     }
 }

@@ -9,6 +9,7 @@
 mod common;
 
 mod canary;
+mod elsewhere;
 mod engines;
 mod stops;
 

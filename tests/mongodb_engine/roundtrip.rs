@@ -98,9 +98,7 @@ fn a_backup_with_the_wrong_rows_is_caught() {
     let good = [
         check("db.a.countDocuments({v: 'old'}) // all of them", "2000"),
         check("db.b.find({}, {v: 1}).sort({_id: 1});", r#"[{"_id":1,"v":"old"},{"_id":2,"v":"wrong"}]"#),
-        check("db.b.findOne({_id: 1}).v", "old"),
-        check("db.b.findOne({_id: 3})", "null"),
-        check("db.getName().includes('__drill_')", "true"),
+        check("[db.b.findOne({_id: 3}), db.getName().includes('__drill_')]", "[null,true]"),
     ];
     drill(&findings.counts, &good).unwrap();
     // By what was counted when it was made.
@@ -110,12 +108,10 @@ fn a_backup_with_the_wrong_rows_is_caught() {
     assert!(error.message.contains("the collection b has 2 documents instead of 3"), "{error}");
     // The number is right and the documents are not.
     let named = Check { name: Some("all old".to_owned()), ..check("db.b.distinct('v').length", "1") };
-    let error = drill(&findings.counts, &[named]).unwrap_err();
+    let error = drill(&findings.counts, &[named, check("db.b.nothing().at(0)", "1"), check("db.b.", "1")]).unwrap_err();
     assert_eq!(error.kind, Kind::Tool);
-    assert!(error.message.ends_with(r#"check "all old": expected "1", found "2""#), "{error}");
-    let bad = ["db.b.nothing().at(0)", "db.b.", "nowhere"].map(|query| check(query, "1"));
-    let error = drill(&findings.counts, &bad).unwrap_err();
-    assert!(error.message.matches("check ").count() == 3 && error.kind == Kind::Tool, "{error:?}");
+    assert!(error.message.contains(r#"check "all old": expected "1", found "2"; check "#), "{error}");
+    assert!(error.message.matches("check ").count() == 3, "{error:?}");
 }
 
 #[test]

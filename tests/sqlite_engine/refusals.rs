@@ -272,7 +272,7 @@ fn the_inspector_is_the_registrys() {
 }
 
 fn bench_findings(image: &[u8]) -> voxeltron_backup::engine::Findings {
-    let mut stream = voxeltron_backup::engine::Inspected::new(image, (kind("sqlite").unwrap().inspector)());
+    let mut stream = Inspected::new(image, (kind("sqlite").unwrap().inspector)());
     std::io::copy(&mut stream.by_ref(), &mut std::io::sink()).unwrap();
     stream.findings().take().unwrap()
 }

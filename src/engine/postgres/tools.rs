@@ -34,6 +34,8 @@ pub struct Tools {
     pub place: Place,
     /// How they are called.
     pub toolbox: Toolbox,
+    /// Whether the server is another one than the live database's.
+    pub elsewhere: bool,
     password: Option<Secret>,
 }
 
@@ -41,7 +43,8 @@ impl Tools {
     /// From a database's settings.
     pub fn new(settings: Settings, place: Place) -> Self {
         let toolbox = Toolbox::new(&settings);
-        Self { password: settings.password.or_else(|| place.password.clone()), place, toolbox }
+        let elsewhere = settings.elsewhere;
+        Self { password: settings.password.or_else(|| place.password.clone()), place, toolbox, elsewhere }
     }
 
     /// A call that reaches the server. The password goes into this child's environment and nowhere else; messages come
