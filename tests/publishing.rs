@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -220,7 +221,7 @@ fn an_object_whose_manifest_may_stand_stays() {
 
 /// A lease that is lost as soon as both targets have the whole object.
 #[derive(Clone)]
-struct LostLate(Faulty, Faulty);
+struct LostLate(Faulty, Faulty, Arc<AtomicBool>);
 
 impl std::fmt::Debug for LostLate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -230,9 +231,13 @@ impl std::fmt::Debug for LostLate {
 
 impl Watch for LostLate {
     fn check(&self) -> Result<(), Error> {
-        match (self.0.holds().1, self.1.holds().1) {
-            (0, _) | (_, 0) => Ok(()),
-            _ => Err(Error::new(Kind::Locked, "the lease is lost")),
+        // What is lost stays lost, also when the objects are gone again.
+        if self.0.holds().1 > 0 && self.1.holds().1 > 0 {
+            self.2.store(true, Ordering::Relaxed);
+        }
+        match self.2.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::new(Kind::Locked, "the lease is lost")),
         }
     }
 }
@@ -240,7 +245,7 @@ impl Watch for LostLate {
 #[test]
 fn a_lease_that_is_lost_before_the_manifest_publishes_nothing() {
     let mut bench = Bench::new();
-    let watch = LostLate(bench.bad.clone(), bench.good.clone());
+    let watch = LostLate(bench.bad.clone(), bench.good.clone(), Arc::default());
     bench.app.cx.world.cancel = bench.app.cx.world.cancel.watching(Arc::new(watch));
     let report = bench.run(1);
     assert_eq!(report.outcome(), Err(Kind::Locked));
