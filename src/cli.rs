@@ -248,6 +248,9 @@ pub struct RestoreArgs {
     /// The file that holds the password for --url; without it, VOXELTRON_RESTORE_PASSWORD is taken from the environment
     #[arg(long, value_name = "FILE", requires = "url")]
     pub password_file: Option<PathBuf>,
+    /// Load so many parts of it at once (PostgreSQL only); the backup is first kept in a file in data_dir
+    #[arg(long, value_name = "N", conflicts_with = "output", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
     /// Write the decoded dump to this file (- for stdout) and touch no database
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

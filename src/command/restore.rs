@@ -217,8 +217,17 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         let hint = "restore it beside with --into NAME, and take from there what is needed";
         return Err(Error::new(Kind::Config, why).hint(hint));
     }
+    if args.jobs.is_some() {
+        engine.loads_in_parallel()?;
+    }
+    let request = Request {
+        server_version: signed.server_version.clone(),
+        jobs: args.jobs,
+        dump_bytes: Some(signed.dump_bytes),
+        ..Request::new(destination.clone(), signed.counts.clone())
+    };
     if args.dry_run {
-        return plan(app, args, chosen, Some((engine.as_ref(), &destination))).map(Outcome::Planned);
+        return plan(app, args, chosen, Some((engine.as_ref(), &request))).map(Outcome::Planned);
     }
     if destination == Destination::InPlace {
         let report = &app.cx.report;
@@ -231,7 +240,7 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         }
     }
     if destination != Destination::InPlace {
-        let restored = load(app, chosen, engine.as_ref(), destination).map_err(|error| match &args.url {
+        let restored = load(app, chosen, engine.as_ref(), &request).map_err(|error| match &args.url {
             Some(_) => app.said_of_url(database, error),
             None => error,
         });
@@ -241,7 +250,7 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;
     let held = holds.iter().fold(None::<App>, |held, hold| Some(held.as_ref().unwrap_or(app).holding(hold)));
     let app = held.as_ref().unwrap_or(app);
-    with_hooks(app, database, || load(app, chosen, engine.as_ref(), destination)).map(Outcome::Restored)
+    with_hooks(app, database, || load(app, chosen, engine.as_ref(), &request)).map(Outcome::Restored)
 }
 
 fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restored>) -> Result<Restored> {
@@ -267,11 +276,9 @@ fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restor
     }
 }
 
-fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, destination: Destination) -> Result<Restored> {
+fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, request: &Request) -> Result<Restored> {
     let signed = &chosen.signed;
-    let server_version = signed.server_version.clone();
-    let request = Request { server_version, ..Request::new(destination, signed.counts.clone()) };
-    let restored = each_copy(app, chosen, |stream| engine.restore(stream, &request, &app.cx))
+    let restored = each_copy(app, chosen, |stream| engine.restore(stream, request, &app.cx))
         .map_err(|error| error.while_doing(format!("can't restore {}", signed.database)))?;
     for note in &restored.notes {
         app.cx.report.warn(note);
@@ -290,7 +297,7 @@ fn age(app: &App, signed: &Signed) -> String {
     format!("{age} old, created {}", rfc3339(signed.created))
 }
 
-fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engine, &Destination)>) -> Result<Done> {
+fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engine, &Request)>) -> Result<Done> {
     let signed = &chosen.signed;
     let places: Vec<&str> = chosen.copies.iter().map(|entry| entry.target.as_str()).collect();
     let mut steps = vec![
@@ -303,11 +310,11 @@ fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engin
         ),
     ];
     match (with, &args.output) {
-        (Some((engine, destination)), _) => {
-            let hooks = app.table(&args.database).filter(|_| *destination == Destination::InPlace);
+        (Some((engine, request)), _) => {
+            let hooks = app.table(&args.database).filter(|_| request.destination == Destination::InPlace);
             let line = |when: &str, words: &Vec<String>| format!("run restore.{when}: {}", words.join(" "));
             steps.extend(hooks.and_then(|hooks| hooks.restore_before.as_ref()).map(|words| line("before", words)));
-            steps.extend(engine.plan(destination));
+            steps.extend(engine.plan_for(request, &app.cx));
             steps.extend(hooks.and_then(|hooks| hooks.restore_after.as_ref()).map(|words| line("after", words)));
         }
         (None, Some(path)) => steps.push(format!("write the dump to {}", path.display())),

@@ -202,12 +202,16 @@ pub struct Request {
     pub server_version: Option<String>,
     /// What a drill asks of the loaded data before it is dropped.
     pub checks: Vec<Check>,
+    /// How many parts are loaded at once, by an engine that can; none: one stream, as it comes.
+    pub jobs: Option<u16>,
+    /// How much the dump will be, where that is known.
+    pub dump_bytes: Option<u64>,
 }
 
 impl Request {
     /// A restore to `destination` of which nothing else is said.
     pub fn new(destination: Destination, expected: Counts) -> Self {
-        Self { destination, expected, server_version: None, checks: Vec::new() }
+        Self { destination, expected, server_version: None, checks: Vec::new(), jobs: None, dump_bytes: None }
     }
 }
 
@@ -246,6 +250,20 @@ pub trait Engine: Send + Sync {
 
     /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
     fn plan(&self, destination: &Destination) -> Vec<String>;
+
+    /// The same for one restore: the server may be asked, where the way depends on what it allows.
+    fn plan_for(&self, request: &Request, cx: &Cx) -> Vec<String> {
+        let _ = cx;
+        self.plan(&request.destination)
+    }
+
+    /// Whether a restore can load several parts of a dump at once.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the reason when it can't.
+    fn loads_in_parallel(&self) -> Result<()> {
+        Err(Error::new(Kind::Usage, "--jobs: only PostgreSQL loads a backup in parallel").hint("leave --jobs out"))
+    }
 
     /// Loads `dump` beside the live database, compares it with `expected`, and only after the stream has ended well
     /// puts it where it belongs; for a drill it then asks the request's checks. On any error the live database is as it was and the scratch is gone.

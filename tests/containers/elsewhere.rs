@@ -18,10 +18,15 @@ fn sandbox(from: &Place, database: &str) -> Sandbox {
         let path = sandbox.write(name, text);
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
+    // Roles are the first server's own.
+    let more = match from.engine {
+        "postgres" => "restore_args = [\"--no-owner\", \"--no-privileges\"]\n",
+        _ => "",
+    };
     sandbox.configure_local(
         None,
         &format!(
-            "[databases.shop]\nengine = \"{}\"\nurl = \"{}/{}\"\npassword = {{ file = \"{{dir}}/from\" }}\nexec = {:?}\n{}",
+            "[databases.shop]\nengine = \"{}\"\nurl = \"{}/{}\"\npassword = {{ file = \"{{dir}}/from\" }}\nexec = {:?}\n{more}{}",
             from.engine,
             from.base,
             database.replace(' ', "%20"),

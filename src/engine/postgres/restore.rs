@@ -12,12 +12,14 @@ use super::archive::Archive;
 use super::compare::compare;
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
+use super::spool::Spool;
 use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
+use super::transaction;
 use crate::engine::{Cx, Destination, Inspector, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::RestoreWriter;
+use crate::process::{self, RestoreWriter};
 use chrono::TimeDelta;
 
 /// How much of the stream is handled at once, in bytes.
@@ -60,9 +62,19 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let names = Names::new(target, &cx.world.random_hex(4)?);
     let mut this = Restore { tools, cx, desk, facts, names, archive, notes: Vec::new() };
     this.check(&request.destination)?;
+    if transaction::is_the_way(&this.facts, &request.destination) {
+        return this.transaction(&begun, dump, request);
+    }
     this.sweep(request.destination == Destination::InPlace);
+    let spool = match request.jobs {
+        Some(jobs) => Some((Spool::read(&begun, dump, &mut this.archive, request.dump_bytes, cx)?, jobs)),
+        None => None,
+    };
     let mut scratch = this.create()?;
-    this.load(&begun, dump)?;
+    match spool {
+        Some((spool, jobs)) => this.load_file(&spool, jobs)?,
+        None => this.load(&begun, dump)?,
+    }
     let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
     if request.destination == Destination::Drill {
         checks::run(&request.checks, &mut |check| tools.answer(&this.names.scratch, check.text()?, cx))?;
@@ -70,7 +82,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
         });
     } else {
-        this.analyze()?;
+        this.analyze(&this.names.scratch.clone())?;
         cx.world.cancel.check()?;
         this.swap(&request.destination)?;
         scratch.gone = true;
@@ -119,7 +131,8 @@ impl<'a> Restore<'a> {
                 error.hint("restore on the primary: mend the host in url, or add target_session_attrs")
             });
         }
-        if !superuser && !createdb {
+        let transaction = transaction::is_the_way(&self.facts, destination);
+        if !superuser && !createdb && !transaction {
             return fail(format!("{me} may not create databases"))
                 .map_err(|error| error.hint(format!("as a superuser: ALTER ROLE {} CREATEDB", ident(me))));
         }
@@ -133,7 +146,7 @@ impl<'a> Restore<'a> {
             }
         }
         if let (Destination::InPlace, Some(live)) = (destination, live) {
-            if !live.ours {
+            if !live.ours && !transaction {
                 return fail(format!("{me} may not replace {name}, which {} owns", live.owner))
                     .map_err(|error| error.hint(format!("connect as {} or as a superuser", live.owner)));
             }
@@ -217,6 +230,26 @@ impl<'a> Restore<'a> {
         Ok(guard)
     }
 
+    /// Loads a whole archive, several parts of it at once.
+    fn load_file(&self, spool: &Spool, jobs: u16) -> Result<()> {
+        let call = self.tools.load_file(&self.names.scratch, &spool.path(), jobs);
+        self.cx.report.detail(&call.display());
+        let outcome = process::run(&call, b"", self.cx.deadline, &self.cx.world).map(drop);
+        outcome.map_err(|error| self.older_server(self.roles(self.tools.explain(error, &self.names.scratch))))
+    }
+
+    /// Everything in one transaction of the live database, where there can be no scratch.
+    fn transaction(mut self, begun: &[u8], dump: &mut dyn Read, request: &Request) -> Result<Restored> {
+        let place = (self.tools, &self.facts);
+        let counts = transaction::restore(place, &mut self.archive, begun, dump, request, self.cx)
+            .map_err(|error| self.older_server(self.roles(error)))?;
+        let me = &self.facts.me;
+        let serial = if request.jobs.is_some() { ", and not in parallel" } else { "" };
+        self.notes.push(format!("restored in a single transaction{serial}, since {me} may not create databases"));
+        self.analyze(&self.tools.place.database)?;
+        Ok(Restored { counts, notes: self.notes })
+    }
+
     /// Passes the stream to `pg_restore`. Its input ends only after the stream has ended well and was whole; otherwise it
     /// is stopped before anything else happens.
     fn load(&mut self, begun: &[u8], dump: &mut dyn Read) -> Result<()> {
@@ -278,8 +311,8 @@ impl<'a> Restore<'a> {
     }
 
     /// Without statistics the first queries on the new database would be planned blindly.
-    fn analyze(&mut self) -> Result<()> {
-        match self.tools.run_sql(&self.names.scratch, "RESET search_path;\nANALYZE;\n", self.cx) {
+    fn analyze(&mut self, database: &str) -> Result<()> {
+        match self.tools.run_sql(database, "RESET search_path;\nANALYZE;\n", self.cx) {
             Err(error) if error.is_stopped() => Err(error),
             Err(error) => {
                 self.notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));

@@ -73,6 +73,11 @@ impl Tools {
             .args([format!("--dbname={}", self.place.conninfo(database, self.place.for_writing()))])
     }
 
+    /// The load of a dump that is in a file, so many parts of it at once.
+    pub fn load_file(&self, database: &str, file: &str, jobs: u16) -> Invocation {
+        self.load(database).args([format!("--jobs={jobs}"), file.to_owned()])
+    }
+
     /// SQL from standard input, run in `database`, for `read`ing or for writing.
     pub fn sql(&self, database: &str, writing: bool) -> Invocation {
         let mut more = vec![("client_encoding", "UTF8")];
@@ -194,7 +199,7 @@ impl Tools {
 
 /// What every script of ours starts with: names mean what they say, nothing is cut short or filtered by settings of the
 /// role, and the server's messages are in English where we may ask for it.
-const PREAMBLE: &str = "SET search_path = pg_catalog;
+pub const PREAMBLE: &str = "SET search_path = pg_catalog;
 SET statement_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 SET default_transaction_read_only = off;
