@@ -101,7 +101,7 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT UPDATE ON SEQUENCES TO PUBLIC;
 GRANT SELECT (id) ON hen TO PUBLIC; COMMENT ON TABLE hen IS E'it''s \\ \n a hen';
 SELECT lo_from_bytea(70001, '\xdeadbeef'), lo_from_bytea(70002, ''); GRANT SELECT ON LARGE OBJECT 70001 TO PUBLIC;
 CREATE EXTENSION hstore SCHEMA public; CREATE TABLE public.with_ext (h hstore, c citext);
-INSERT INTO public.with_ext VALUES ('a=>"b\\"c"', 'Ä');
+INSERT INTO public.with_ext VALUES ('a=>"b\"c"', 'Ä');
 "#;
 
 /// What the backup doesn't hold, or holds otherwise.
@@ -131,7 +131,7 @@ fn without_createdb_it_is_one_transaction() {
     assert!(plan.contains("may not create databases") && plan.contains("one transaction of"), "{plan}");
     assert!(!plan.contains("CREATE DATABASE") && !plan.contains("poor@"), "{plan}");
     let other = this.db.engine().plan_for(&request, &cx()).join("\n");
-    assert!(other.contains("CREATE DATABASE") && !other.contains("one transaction"), "{other}");
+    assert!(other.contains("CREATE DATABASE") && !other.contains("drop everything"), "{other}");
     let folder = tempfile::tempdir().unwrap();
     let place = Cx { data_dir: folder.path().to_owned(), ..cx() };
     let restored = this.engine().restore(&mut inspected(&*bytes), &request, &place).unwrap();

@@ -208,9 +208,10 @@ fn explain(error: Error, live: &str) -> Error {
     }
 }
 
-/// What in the database is not ours: neither can it be dropped, nor could the backup's take its place.
+/// What in the database is not ours: neither can it be dropped, nor could the backup's take its place. What an extension or
+/// another thing has made for itself comes and goes with that.
 const LOOK: &str = "WITH ours AS (SELECT oid FROM pg_roles WHERE pg_has_role(oid, 'USAGE')),
-made AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+made AS (SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i')),
 things AS (
   SELECT 'pg_class'::regclass AS class, c.oid, relowner AS owner, c.oid::regclass::text AS name, relnamespace AS schema
   FROM pg_class c WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
@@ -241,7 +242,7 @@ SELECT array_agg(s.statement ORDER BY s.step, s.statement) INTO statements FROM 
   WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND d.deptype = 'o'
     AND d.refclassid = 'pg_authid'::regclass AND pg_has_role(d.refobjid, 'USAGE')
     AND i.type NOT IN ('default acl', 'user mapping') AND NOT (i.type = 'schema' AND i.identity = 'public')
-    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
+    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
   UNION ALL
   SELECT 1, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL ON %s FROM %s', pg_get_userbyid(a.defaclrole),
     CASE a.defaclnamespace WHEN 0 THEN '' ELSE ' IN SCHEMA ' || a.defaclnamespace::regnamespace END, k.name,
