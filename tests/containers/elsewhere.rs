@@ -14,10 +14,7 @@ const ALL: &str =
 /// With `shop` in the configuration, its secrets in files, and a first backup.
 fn sandbox(from: &Place, database: &str) -> Sandbox {
     let sandbox = Sandbox::new();
-    for (name, text) in [("from", &from.password)] {
-        let path = sandbox.write(name, text);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
+    password(&sandbox, "from", from);
     // Roles are the first server's own.
     let more = match from.engine {
         "postgres" => "restore_args = [\"--no-owner\", \"--no-privileges\"]\n",
@@ -38,8 +35,9 @@ fn sandbox(from: &Place, database: &str) -> Sandbox {
     sandbox
 }
 
-fn password(sandbox: &Sandbox, to: &Place) -> String {
-    let path = sandbox.write("to", &to.password);
+/// A file that holds the password of that place.
+fn password(sandbox: &Sandbox, name: &str, of: &Place) -> String {
+    let path = sandbox.write(name, &of.password);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
@@ -49,7 +47,7 @@ fn to_another_server(from: &Place, to: &Place, tools: &str) {
     let db = Database::new(from);
     let before = db.sql(ALL);
     let sandbox = sandbox(from, &db.name);
-    let file = password(&sandbox, to);
+    let file = password(&sandbox, "to", to);
     let name = format!("{} elsewhere", db.name);
     let url = format!("{}/{}", to.base, to.desk());
     let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
@@ -61,6 +59,13 @@ fn to_another_server(from: &Place, to: &Place, tools: &str) {
     assert!(plan.contains(&name) && !plan.contains("podman"), "{plan}");
     restore(&["--url", &url, "--password-file", &file]).stderr_any().run();
     assert_eq!(to.sql(&name, ALL), before);
+    if to.engine == "postgres" {
+        // What the URL names is no likeness: its comment is not carried over.
+        let comment = format!(
+            "SELECT coalesce(shobj_description(oid, 'pg_database'), '-') FROM pg_database WHERE datname = '{name}'"
+        );
+        assert_eq!(to.sql(to.desk(), &comment), "-");
+    }
     let drop = format!("DROP DATABASE {};", to.ident(&name));
     // What is there is not touched, whoever made it.
     restore(&["--url", &url, "--password-file", &file]).exits(13).stderr_has("already").run();
@@ -102,7 +107,7 @@ fn mongodb_to_another_server() {
     let name = format!("vx{}", number());
     from.js(&name, "d.a.insertMany([{_id: 1, v: 'old'}, {_id: 2}]); d.a.createIndex({v: 1})");
     let sandbox = sandbox(&from.place, &format!("{name}?authSource=admin"));
-    let file = password(&sandbox, &to.place);
+    let file = password(&sandbox, "to", &to.place);
     let into = format!("{name}_elsewhere");
     let url = format!("{}/admin", to.place.base);
     let path = format!("{}:{}", from_runner("VOXELTRON_TEST_MONGO_TOOLS"), std::env::var("PATH").unwrap());

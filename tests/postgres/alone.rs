@@ -181,14 +181,17 @@ fn a_transaction_that_fails_changes_nothing() {
     for name in ["psql", "pg_dump"] {
         std::os::unix::fs::symlink(this.db.server.bin.join(name), folder.path().join(name)).unwrap();
     }
-    for (end, what) in [("exit 1", "pg_restore failed"), ("exit 0", "there are ")] {
-        let body = format!(
-            "case \"$*\" in *--file=-*) {bin}/pg_restore \"$@\" | head -c 1000000; {end};; esac; exec {bin}/pg_restore \"$@\""
-        );
+    for (end, what) in [
+        ("; exit 1", "pg_restore failed with exit status 1"),
+        ("| head -c 1000000; exit 1", "pg_restore failed with exit status 1"),
+        ("| head -c 1000000; exit 0", "psql failed with exit status 3"),
+    ] {
+        let body =
+            format!("case \"$*\" in *--file=-*) {bin}/pg_restore \"$@\" {end};; esac; exec {bin}/pg_restore \"$@\"");
         script(&folder.path().join("pg_restore"), &body);
         let engine = open(Settings { tools_dir: Some(folder.path().into()), ..this.settings() });
         let error = fails_and_changes_nothing(&this.db, engine.as_ref(), &*bytes, &findings.counts);
-        assert!(format!("{error:?}").contains(what) || format!("{error:?}").contains("psql"), "{error:?}");
+        assert!(error.message.contains(what), "{error:?}");
     }
     // What others own can't be replaced, and is said before anything is read.
     this.db.sql("CREATE TABLE theirs (i int); CREATE SCHEMA others;");
@@ -257,7 +260,7 @@ fn killed_in_the_transaction() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(40 * step));
+        std::thread::sleep(Duration::from_millis(100 * step));
         let done = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -269,7 +272,7 @@ fn killed_in_the_transaction() {
             std::thread::sleep(Duration::from_millis(50));
         }
         let now = this.db.all();
-        assert!(now == changed || now == restored, "after {} ms", 40 * step);
+        assert!(now == changed || now == restored, "after {} ms", 100 * step);
         *(if now == changed { &mut old } else { &mut new }) += 1;
         if now == restored {
             this.sql(ruin);
@@ -278,7 +281,7 @@ fn killed_in_the_transaction() {
             break;
         }
     }
-    assert!(old > 2 && new > 0, "{old} times the old one, {new} times the new one");
+    assert!(old > 1 && new > 0, "{old} times the old one, {new} times the new one");
     this.restore(&*bytes, &findings.counts).unwrap();
     assert_eq!(this.db.all(), restored);
 }
