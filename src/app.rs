@@ -2,7 +2,7 @@
 //! of them made when they are asked for, so that a command fetches no secret that it does not need.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,8 +11,7 @@ use crate::cli::Global;
 use crate::config::jobs::JobConfig;
 use crate::config::{Config, DatabaseConfig, Defaults, suggest};
 use crate::container;
-use crate::engine::url::holds_password;
-use crate::engine::{Cx, Engine, EngineKind, REGISTRY, Settings};
+use crate::engine::{Cx, Engine, EngineKind, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::format::key::{Key, Keyring};
 use crate::format::name::{Owner, encode};
@@ -20,14 +19,12 @@ use crate::report::Report;
 use crate::schedule::files::{self, Durable};
 use crate::schedule::shared::{Held, Shared};
 use crate::schedule::store::{Hold, Store};
-use crate::secret::{Secret, Source};
+use crate::secret::Source;
 use crate::select::Rules;
 use crate::world::World;
 
 /// Names the shared state that was seen to keep its word, in the data folder.
 const PROVED: &str = "state-proved";
-/// Holds the password for `restore --url`.
-const PASSWORD_VAR: &str = "VOXELTRON_RESTORE_PASSWORD";
 /// More than any place's name.
 const MAX_PROVED: u64 = 8_192;
 
@@ -318,51 +315,6 @@ impl App {
             settings.restore_args.clone_from(&table.restore_args);
         }
         Ok(Opened { kind, engine: (kind.open)(settings)? })
-    }
-
-    /// The engine of a database at another server, which a command line names. What the configuration says of the tools of
-    /// this host is true for it too; where tools run elsewhere, that is another place.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when the URL can't be used or holds a password; [`Kind::Config`] when the password can't be fetched.
-    pub fn engine_at(&self, name: &str, url: &str, password_file: Option<&Path>) -> Result<Opened> {
-        let usage = |why: &str| Error::new(Kind::Usage, format!("--url: {why}"));
-        if holds_password(url) {
-            return Err(usage("it holds a password, and a command line shows in the list of processes").hint(format!(
-                "take the password out, and give it by --password-file FILE or in the variable {PASSWORD_VAR}"
-            )));
-        }
-        let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default();
-        let kind = REGISTRY.iter().find(|kind| kind.schemes.contains(&scheme.as_str())).ok_or_else(|| {
-            let known: Vec<_> =
-                REGISTRY.iter().flat_map(|kind| kind.schemes.first()).map(|it| format!("{it}://")).collect();
-            usage("it begins with no scheme that is known").hint(format!("begin it with one of: {}", known.join(", ")))
-        })?;
-        let password = match password_file {
-            Some(path) => Some(Source::File(path.to_owned()).fetch("--password-file", &self.cx)?),
-            None => self.cx.world.vars.get(PASSWORD_VAR).filter(|text| !text.is_empty()).map(Secret::new),
-        };
-        let mut settings = Settings { password, elsewhere: true, ..Settings::new(name, Secret::new(url)) };
-        if let Some(table) = self.table(name) {
-            settings.restore_args.clone_from(&table.restore_args);
-            settings.tools_dir = table.tools_dir.clone().filter(|_| table.exec.is_empty());
-        }
-        let engine =
-            (kind.open)(settings).map_err(|error| self.said_of_url(name, Error { kind: Kind::Usage, ..error }))?;
-        Ok(Opened { kind, engine })
-    }
-
-    /// An error of an engine at another server: what is to be mended there stands on the command line.
-    pub fn said_of_url(&self, name: &str, error: Error) -> Error {
-        let mend = |text: String| {
-            let mut text = text.replace(&format!("databases.{name}: url: "), "--url: ");
-            for (key, option) in [("url", "--url"), ("password", "--password-file")] {
-                text = text.replace(&format!("[databases.{name}]: {key}: "), &format!("{option}: "));
-                text = text.replace(&format!("[databases.{name}] {key}"), option);
-            }
-            text
-        };
-        Error { message: mend(error.message), hint: error.hint.map(mend), ..error }
     }
 
     /// What decides which backups of a database may be chosen.

@@ -17,6 +17,7 @@ use crate::catalog::{Entry, OpenTarget};
 use crate::cli::RestoreArgs;
 use crate::config::suggest;
 use crate::decode;
+use crate::elsewhere;
 use crate::engine::{Cx, Destination, Engine, EngineKind, Request, Restored, summary};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
@@ -203,7 +204,7 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         .hint(format!("give the URL of a server of {}", signed.engine))),
     };
     let Opened { kind, engine } = match &args.url {
-        Some(url) => app.engine_at(database, url, args.password_file.as_deref())?,
+        Some(url) => elsewhere::engine(app, database, url, args.password_file.as_deref())?,
         None => {
             said.map_or(Ok(()), fits)?;
             app.engine(database)?
@@ -241,7 +242,7 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     }
     if destination != Destination::InPlace {
         let restored = load(app, chosen, engine.as_ref(), &request).map_err(|error| match &args.url {
-            Some(_) => app.said_of_url(database, error),
+            Some(_) => elsewhere::said(database, error),
             None => error,
         });
         return restored.map(Outcome::Restored);

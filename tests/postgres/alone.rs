@@ -199,6 +199,9 @@ fn a_transaction_that_fails_changes_nothing() {
     let why = "can't replace what it does not own: ";
     assert!(error.message.contains(why) && error.message.contains("theirs of postgres"), "{error:?}");
     assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("CREATEDB")), "{error:?}");
+    let request = Request::new(Destination::InPlace, findings.counts.clone());
+    let plan = this.engine().plan_for(&request, &cx());
+    assert!(plan.len() == 1 && plan[0].contains("it will be refused") && plan[0].contains("theirs"), "{plan:?}");
     this.db.sql("DROP TABLE theirs; DROP SCHEMA others;");
     // The file is not there where tools run elsewhere.
     let engine = open(Settings { exec: vec!["env".into()], tools_dir: None, ..this.settings() });

@@ -182,7 +182,7 @@ impl Engine for Postgres {
         if let Ok((_, facts)) = &asked
             && transaction::is_the_way(facts, destination)
         {
-            return transaction::plan(&self.tools, &facts.me);
+            return transaction::plan(&self.tools, &facts.me, cx);
         }
         let mut steps = self.plan(destination);
         if let (Some(jobs), Some(load)) =
@@ -195,7 +195,7 @@ impl Engine for Postgres {
                 "read, authenticate and check the whole backup, kept in a file without a name in data_dir".to_owned(),
             );
         }
-        if let Err(error) = asked {
+        if let (Destination::InPlace, Err(error)) = (destination, asked) {
             steps.insert(
                 0,
                 format!(

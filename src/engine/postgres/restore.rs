@@ -19,7 +19,7 @@ use super::tools::{Tools, for_cleanup};
 use super::transaction;
 use crate::engine::{Cx, Destination, Inspector, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::{self, RestoreWriter};
+use crate::process::RestoreWriter;
 use chrono::TimeDelta;
 
 /// How much of the stream is handled at once, in bytes.
@@ -63,7 +63,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let mut this = Restore { tools, cx, desk, facts, names, archive, notes: Vec::new() };
     this.check(&request.destination)?;
     if transaction::is_the_way(&this.facts, &request.destination) {
-        return this.transaction(&begun, dump, request);
+        let place = (tools, &this.facts);
+        let outcome = transaction::restore(place, &mut this.archive, &begun, dump, request, cx);
+        return outcome.map_err(|error| this.older_server(this.roles(error)));
     }
     this.sweep(request.destination == Destination::InPlace);
     let spool = match request.jobs {
@@ -72,7 +74,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     };
     let mut scratch = this.create()?;
     match spool {
-        Some((spool, jobs)) => this.load_file(&spool, jobs)?,
+        Some((spool, jobs)) => {
+            spool.load(tools, &this.names.scratch, jobs, cx).map_err(|error| this.older_server(this.roles(error)))?
+        }
         None => this.load(&begun, dump)?,
     }
     let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
@@ -82,7 +86,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
         });
     } else {
-        this.analyze(&this.names.scratch.clone())?;
+        this.analyze()?;
         cx.world.cancel.check()?;
         this.swap(&request.destination)?;
         scratch.gone = true;
@@ -230,26 +234,6 @@ impl<'a> Restore<'a> {
         Ok(guard)
     }
 
-    /// Loads a whole archive, several parts of it at once.
-    fn load_file(&self, spool: &Spool, jobs: u16) -> Result<()> {
-        let call = self.tools.load_file(&self.names.scratch, &spool.path(), jobs);
-        self.cx.report.detail(&call.display());
-        let outcome = process::run(&call, b"", self.cx.deadline, &self.cx.world).map(drop);
-        outcome.map_err(|error| self.older_server(self.roles(self.tools.explain(error, &self.names.scratch))))
-    }
-
-    /// Everything in one transaction of the live database, where there can be no scratch.
-    fn transaction(mut self, begun: &[u8], dump: &mut dyn Read, request: &Request) -> Result<Restored> {
-        let place = (self.tools, &self.facts);
-        let counts = transaction::restore(place, &mut self.archive, begun, dump, request, self.cx)
-            .map_err(|error| self.older_server(self.roles(error)))?;
-        let me = &self.facts.me;
-        let serial = if request.jobs.is_some() { ", and not in parallel" } else { "" };
-        self.notes.push(format!("restored in a single transaction{serial}, since {me} may not create databases"));
-        self.analyze(&self.tools.place.database)?;
-        Ok(Restored { counts, notes: self.notes })
-    }
-
     /// Passes the stream to `pg_restore`. Its input ends only after the stream has ended well and was whole; otherwise it
     /// is stopped before anything else happens.
     fn load(&mut self, begun: &[u8], dump: &mut dyn Read) -> Result<()> {
@@ -311,8 +295,8 @@ impl<'a> Restore<'a> {
     }
 
     /// Without statistics the first queries on the new database would be planned blindly.
-    fn analyze(&mut self, database: &str) -> Result<()> {
-        match self.tools.run_sql(database, "RESET search_path;\nANALYZE;\n", self.cx) {
+    fn analyze(&mut self) -> Result<()> {
+        match self.tools.run_sql(&self.names.scratch, "RESET search_path;\nANALYZE;\n", self.cx) {
             Err(error) if error.is_stopped() => Err(error),
             Err(error) => {
                 self.notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));

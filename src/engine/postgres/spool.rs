@@ -6,10 +6,12 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 
 use super::archive::Archive;
+use super::tools::Tools;
 use crate::engine::tools::nameless;
 use crate::engine::{Cx, Inspector};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::time;
+use crate::process;
 
 /// How much is read at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -62,6 +64,17 @@ impl Spool {
         let failed = || format!("can't write to {}", cx.data_dir.display());
         file.write_all(text.as_bytes()).doing(Kind::Tool, failed())?;
         Ok(Self { file })
+    }
+
+    /// Loads it into `database`, so many parts at once.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`], explained.
+    pub fn load(&self, tools: &Tools, database: &str, jobs: u16, cx: &Cx) -> Result<()> {
+        let call = tools.load_file(database, &self.path(), jobs);
+        cx.report.detail(&call.display());
+        let outcome = process::run(&call, b"", cx.deadline, &cx.world);
+        outcome.map(drop).map_err(|error| tools.explain(error, database))
     }
 
     /// Under which a process of ours finds it, from its beginning.

@@ -16,7 +16,7 @@ use super::spool::Spool;
 use super::sql::{ident, literal, split_key};
 use super::swap;
 use super::tools::{PREAMBLE, Tools};
-use crate::engine::{Counts, Cx, Destination, Request};
+use crate::engine::{Counts, Cx, Destination, Request, Restored};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, DumpReader, Invocation, RestoreWriter};
 
@@ -32,9 +32,13 @@ pub fn is_the_way(facts: &Facts, destination: &Destination) -> bool {
     *destination == Destination::InPlace && facts.live.is_some() && !facts.superuser && !facts.createdb
 }
 
-/// Its steps.
-pub fn plan(tools: &Tools, me: &str) -> Vec<String> {
+/// Its steps, or why it will be refused.
+pub fn plan(tools: &Tools, me: &str, cx: &Cx) -> Vec<String> {
     let live = &tools.place.database;
+    if let Err(error) = look(tools, me, cx) {
+        let mend = error.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+        return vec![format!("nothing: it will be refused: {}{mend}", error.message)];
+    }
     let psql = tools.sql(live, true).display();
     vec![
         format!("{me} may not create databases, so there is no scratch: everything happens in one transaction of {live}"),
@@ -60,6 +64,12 @@ struct Found {
 /// Refuses what can't end well, before anything is read.
 fn look(tools: &Tools, me: &str, cx: &Cx) -> Result<Found> {
     let live = &tools.place.database;
+    if tools.toolbox.runs_elsewhere() {
+        let why = format!(
+            "{me} may not create databases, and a transaction wants the backup in a file, which is not there where exec leads"
+        );
+        return Err(Error::new(Kind::Tool, why).hint(format!("as a superuser: ALTER ROLE {} CREATEDB", ident(me))));
+    }
     let found: Vec<Found> = tools.rows(live, LOOK, cx)?;
     let found =
         found.into_iter().next().ok_or_else(|| Error::new(Kind::Tool, "the server does not say what is there"))?;
@@ -85,17 +95,8 @@ pub fn restore(
     dump: &mut dyn Read,
     request: &Request,
     cx: &Cx,
-) -> Result<Counts> {
+) -> Result<Restored> {
     let live = &tools.place.database;
-    if tools.toolbox.runs_elsewhere() {
-        let why = format!(
-            "{} may not create databases, and a transaction wants the backup in a file, which is not there where exec leads",
-            facts.me
-        );
-        return Err(
-            Error::new(Kind::Tool, why).hint(format!("as a superuser: ALTER ROLE {} CREATEDB", ident(&facts.me)))
-        );
-    }
     let found = look(tools, &facts.me, cx)?;
     let spool = Spool::read(begun, dump, archive, request.dump_bytes, cx)?;
     let list = without_extensions(tools, &spool, &found.extensions, cx)?;
@@ -115,7 +116,14 @@ pub fn restore(
         }
     };
     outcome.map_err(|error| explain(tools.explain(error, live), live))?;
-    Ok(counts)
+    let serial = if request.jobs.is_some() { ", and not in parallel" } else { "" };
+    let mut notes =
+        vec![format!("restored in a single transaction{serial}, since {} may not create databases", facts.me)];
+    // It stands; that statistics are missing makes it no worse.
+    if let Err(error) = tools.run_sql(live, "RESET search_path;\nANALYZE;\n", cx) {
+        notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));
+    }
+    Ok(Restored { counts, notes })
 }
 
 /// Everything up to COMMIT, which follows only when all that comes before it has gone well.
