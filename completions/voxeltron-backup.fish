@@ -89,6 +89,9 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restor
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l target -d 'Only backups at this target' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l instance -d 'Backups of another instance' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l into -d 'Restore beside the database under this name, which must be free (SQLite: a path)' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l url -d 'Restore at the server that this URL names, not at the configured one; without a password in it' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l password-file -d 'The file that holds the password for --url; without it, VOXELTRON_RESTORE_PASSWORD is taken from the environment' -r -F
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l jobs -d 'Load so many parts of it at once (PostgreSQL only); the backup is first kept in a file in data_dir' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l output -d 'Write the decoded dump to this file (- for stdout) and touch no database' -r -F
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -s c -l config -d 'The configuration file' -r -F
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l progress -d 'When to draw progress on stderr' -r -f -a "auto\t'When stderr is a terminal'
@@ -339,6 +342,9 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; an
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l target -d 'Only backups at this target' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l instance -d 'Backups of another instance' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l into -d 'Restore beside the database under this name, which must be free (SQLite: a path)' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l url -d 'Restore at the server that this URL names, not at the configured one; without a password in it' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l password-file -d 'The file that holds the password for --url; without it, VOXELTRON_RESTORE_PASSWORD is taken from the environment' -r -F
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l jobs -d 'Load so many parts of it at once (PostgreSQL only); the backup is first kept in a file in data_dir' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l output -d 'Write the decoded dump to this file (- for stdout) and touch no database' -r -F
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -s c -l config -d 'The configuration file' -r -F
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l progress -d 'When to draw progress on stderr' -r -f -a "auto\t'When stderr is a terminal'

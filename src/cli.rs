@@ -245,6 +245,15 @@ pub struct RestoreArgs {
     /// Restore beside the database under this name, which must be free (SQLite: a path)
     #[arg(long, value_name = "NAME", conflicts_with = "output")]
     pub into: Option<String>,
+    /// Restore at the server that this URL names, not at the configured one; without a password in it
+    #[arg(long, value_name = "URL", requires = "into")]
+    pub url: Option<String>,
+    /// The file that holds the password for --url; without it, VOXELTRON_RESTORE_PASSWORD is taken from the environment
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub password_file: Option<PathBuf>,
+    /// Load so many parts of it at once (PostgreSQL only); the backup is first kept in a file in data_dir
+    #[arg(long, value_name = "N", conflicts_with = "output", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
     /// Write the decoded dump to this file (- for stdout) and touch no database
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -16,6 +16,7 @@
 //! | [`cleanup`] | carries retention out, and sweeps what dead runs left |
 //! | [`config`] | the file, checked, with every problem and its line |
 //! | [`container`] | databases without a table, found as containers |
+//! | [`elsewhere`] | a server that a command line names |
 //! | [`engine`] | how each kind of database is dumped, looked at and restored |
 //! | [`pipeline`] | meter, gzip, encryption, fan-out: bytes only |
 //! | [`mod@format`] | names, header, manifest, keys: what is stored, pure |
@@ -40,6 +41,7 @@ pub mod config;
 pub mod container;
 pub mod decode;
 pub mod drill;
+pub mod elsewhere;
 pub mod engine;
 pub mod error;
 pub mod exit;

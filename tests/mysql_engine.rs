@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use voxeltron_backup::engine::checks::Check;
 use voxeltron_backup::engine::{
     Counts, Cx, Destination, Engine, Findings, Inspected, Request, Restored, Settings, kind,
 };
@@ -264,7 +265,7 @@ fn dump(engine: &dyn Engine) -> Result<(Vec<u8>, Findings)> {
 }
 
 fn restore(engine: &dyn Engine, dump: impl Read, destination: Destination, expected: &Counts) -> Result<Restored> {
-    let request = Request { destination, expected: expected.clone(), server_version: None, keep: None };
+    let request = Request::new(destination, expected.clone());
     engine.restore(&mut inspected(dump), &request, &cx())
 }
 
@@ -321,6 +322,7 @@ on_both!(
     clients_that_hammer_see_the_old_or_the_new_schema,
     into_another_name,
     a_drill_counts_and_leaves_nothing,
+    a_backup_with_the_wrong_rows_is_caught,
     a_dump_of_the_other_family_is_refused,
     foreign_keys_from_elsewhere_are_refused,
     a_dump_tool_that_dies_is_an_error_of_the_stream,
@@ -396,12 +398,7 @@ fn a_cut_dump_changes_nothing(server: Server) {
     let last = ends.len() - 1;
     for left in [0, ends[8], ends[last / 2], ends[last - 12], ends[last - 1], bytes.len() - 1] {
         // Without the inspector: the engine looks for itself.
-        let request = Request {
-            destination: Destination::InPlace,
-            expected: findings.counts.clone(),
-            server_version: None,
-            keep: None,
-        };
+        let request = Request::new(Destination::InPlace, findings.counts.clone());
         let error = db.engine().restore(&mut Cursor::new(&bytes[..left]), &request, &cx()).expect_err("it is cut");
         assert_eq!(error.kind, Kind::Tool);
         assert!(
@@ -507,6 +504,45 @@ fn a_drill_counts_and_leaves_nothing(server: Server) {
     assert_eq!(restored.counts.get("a"), Some(&Some(2190)));
     similar(&before, &db.all());
     db.assert_nothing_left();
+}
+
+fn check(query: &str, expect: &str) -> Check {
+    Check { name: None, query: vec![query.to_owned()], expect: expect.to_owned() }
+}
+
+fn drill(db: &Database, dump: &[u8], expected: &Counts, checks: &[Check]) -> Result<Restored> {
+    let request = Request { checks: checks.to_vec(), ..Request::new(Destination::Drill, expected.clone()) };
+    let outcome = db.engine().restore(&mut inspected(dump), &request, &cx());
+    db.assert_nothing_left();
+    outcome
+}
+
+fn a_backup_with_the_wrong_rows_is_caught(server: Server) {
+    let db = Database::small(server, "wrong rows", true);
+    db.sql("UPDATE b SET i = 7 WHERE i = 3");
+    let (bytes, findings) = db.backup();
+    let good = [
+        check("SELECT COUNT(*) > 2000, 'x;y' FROM a -- that's all", "1\tx;y"),
+        check("SELECT i FROM v ORDER BY i;", "1\n2\n7"),
+        check("SELECT f(3)", "3"),
+    ];
+    drill(&db, &bytes, &findings.counts, &good).unwrap();
+    // By what was counted when it was made.
+    let mut counted = findings.counts.clone();
+    counted.insert("b".to_owned(), Some(4));
+    let error = drill(&db, &bytes, &counted, &good).unwrap_err();
+    assert!(error.message.contains("there are 3 rows in table b, the backup holds 4"), "{error}");
+    // The number is right and the rows are not.
+    let named = Check { name: Some("no seven".to_owned()), ..check("SELECT COUNT(*) FROM b WHERE i = 7", "0") };
+    let error = drill(&db, &bytes, &findings.counts, &[named]).unwrap_err();
+    assert_eq!(error.kind, Kind::Tool);
+    assert!(error.message.ends_with(r#"check "no seven": expected "0", found "1""#), "{error}");
+    let before = db.all();
+    for (query, why) in [("DELETE FROM b", "READ ONLY transaction"), ("SELECT 1 FROM nowhere", "nowhere")] {
+        let error = drill(&db, &bytes, &findings.counts, &[check(query, "1")]).unwrap_err();
+        assert!(error.message.contains("check ") && format!("{error:?}").contains(why), "{query}: {error:?}");
+    }
+    similar(&before, &db.all());
 }
 
 fn a_dump_of_the_other_family_is_refused(server: Server) {
@@ -793,12 +829,7 @@ fn a_swap_left_half_way_is_finished(server: Server) {
             ),
         );
         let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
-        let request = Request {
-            destination: Destination::InPlace,
-            expected: findings.counts.clone(),
-            server_version: None,
-            keep: None,
-        };
+        let request = Request::new(Destination::InPlace, findings.counts.clone());
         let error = engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &hasty_cx()).expect_err("it dies");
         assert_eq!(error.kind, Kind::Tool);
         std::fs::remove_file(folder.path().join("dead")).unwrap();
@@ -862,8 +893,7 @@ fn a_signal_in_the_middle_leaves_nothing(server: Server) {
     let (bytes, findings) = db.backup();
     let before = db.all();
     let cx = cx();
-    let request =
-        Request { destination: Destination::InPlace, expected: findings.counts, server_version: None, keep: None };
+    let request = Request::new(Destination::InPlace, findings.counts);
     let mut stream = Stopping(Cursor::new(&bytes), cx.clone(), 0);
     let error = db.engine().restore(&mut stream, &request, &cx).expect_err("it was stopped");
     assert_eq!(error.kind, Kind::Stopped(15));

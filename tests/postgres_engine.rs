@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use voxeltron_backup::engine::checks::Check;
 use voxeltron_backup::engine::{
     Aside, Counts, Cx, Destination, Engine, Findings, Inspected, Keep, Request, Restored, Settings, kind,
 };
@@ -18,6 +19,9 @@ use voxeltron_backup::error::{Error, Kind, Result};
 use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::secret::Secret;
 use voxeltron_backup::world::World;
+
+#[path = "postgres/alone.rs"]
+mod alone;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -222,7 +226,7 @@ fn dump(engine: &dyn Engine) -> Result<(Vec<u8>, Findings)> {
 }
 
 fn restore(engine: &dyn Engine, dump: impl Read, destination: Destination, expected: &Counts) -> Result<Restored> {
-    let request = Request { destination, expected: expected.clone(), server_version: None, keep: None };
+    let request = Request::new(destination, expected.clone());
     engine.restore(&mut inspected(dump), &request, &cx())
 }
 
@@ -336,12 +340,7 @@ fn what_was_replaced_is_put_back_with_all_that_it_had() {
         ALTER DATABASE {name} IS_TEMPLATE true; ALTER ROLE vx_reader IN DATABASE {name} SET statement_timeout TO '1h';"#
     ));
     let stood = db.all();
-    let request = |at| Request {
-        destination: Destination::InPlace,
-        expected: findings.counts.clone(),
-        server_version: None,
-        keep: Some(keep(at)),
-    };
+    let request = |at| Request { keep: Some(keep(at)), ..Request::new(Destination::InPlace, findings.counts.clone()) };
     let engine = db.engine();
     let load = |at| engine.restore(&mut inspected(Cursor::new(&bytes)), &request(at), &cx()).unwrap();
     assert_eq!(load("2026-02-25T12:00:00Z").notes, Vec::<String>::new());
@@ -422,12 +421,7 @@ fn a_cut_dump_changes_nothing() {
     let (bytes, findings) = db.backup();
     for left in [0, 4, 1000, bytes.len() / 2, bytes.len() - 1] {
         // Without the inspector: the engine looks for itself.
-        let request = Request {
-            destination: Destination::InPlace,
-            expected: findings.counts.clone(),
-            server_version: None,
-            keep: None,
-        };
+        let request = Request::new(Destination::InPlace, findings.counts.clone());
         let error = db.engine().restore(&mut Cursor::new(&bytes[..left]), &request, &cx()).expect_err("it is cut");
         assert_eq!(error.kind, Kind::Tool);
         assert!(error.message.contains("not whole") || error.message.contains("empty"), "{error}");
@@ -566,6 +560,64 @@ fn a_drill_counts_and_leaves_nothing() {
     db.assert_nothing_left();
 }
 
+fn check(query: &str, expect: &str) -> Check {
+    Check { name: None, query: vec![query.to_owned()], expect: expect.to_owned() }
+}
+
+fn drill(db: &Database, dump: &[u8], expected: &Counts, checks: &[Check]) -> Result<Restored> {
+    let request = Request { checks: checks.to_vec(), ..Request::new(Destination::Drill, expected.clone()) };
+    let outcome = db.engine().restore(&mut inspected(dump), &request, &cx());
+    db.assert_nothing_left();
+    outcome
+}
+
+#[test]
+fn a_backup_with_the_wrong_rows_is_caught() {
+    let db = Database::small("wrong rows");
+    db.sql(
+        "CREATE SCHEMA \"s t\"; CREATE VIEW \"s t\".v AS SELECT count(*) AS n FROM b; UPDATE b SET i = 7 WHERE i = 3;",
+    );
+    let (bytes, findings) = db.backup();
+    let good = [
+        check("SELECT count(*) > 4000 FROM a", "t"),
+        check("SELECT n, E'x:y\\n\\\\!' FROM \"s t\".v; -- that's all", "3|x:y\n\\!\n"),
+        check("SELECT i FROM b ORDER BY i", "1\n2\n7"),
+    ];
+    drill(&db, &bytes, &findings.counts, &good).unwrap();
+    // By what was counted when it was made.
+    let mut counted = findings.counts.clone();
+    counted.insert("public.b".to_owned(), Some(4));
+    let error = drill(&db, &bytes, &counted, &good).unwrap_err();
+    assert!(error.message.contains("there are 3 rows in table public.b, the backup holds 4"), "{error}");
+    // The number is right and the rows are not.
+    let named = Check { name: Some("no seven".to_owned()), ..check("SELECT 7 IN (SELECT i FROM b)", "f") };
+    let error = drill(&db, &bytes, &findings.counts, &[named]).unwrap_err();
+    assert_eq!(error.kind, Kind::Tool);
+    assert!(error.message.ends_with(r#"check "no seven": expected "f", found "t""#), "{error}");
+    assert!(error.hint.is_some());
+    let before = db.all();
+    for (query, why) in [
+        ("DELETE FROM b RETURNING 1", "read-only transaction"),
+        ("SELECT 1 FROM nowhere", "nowhere"),
+        ("\\! touch /tmp/voxeltron-check-ran", "syntax error"),
+    ] {
+        let error = drill(&db, &bytes, &findings.counts, &[check(query, "1")]).unwrap_err();
+        assert!(error.message.contains("check ") && error.tail.join(" ").contains(why), "{query}: {error:?}");
+    }
+    assert!(!Path::new("/tmp/voxeltron-check-ran").exists());
+    assert_eq!(db.all(), before);
+    // Time is up for a check as for all else.
+    let request = Request {
+        checks: vec![check("SELECT pg_sleep(600)", "")],
+        ..Request::new(Destination::Drill, findings.counts.clone())
+    };
+    let late = cx();
+    let late = Cx { deadline: Some(late.world.clock.monotonic() + Duration::from_secs(4)), ..late };
+    let error = db.engine().restore(&mut inspected(&*bytes), &request, &late).unwrap_err();
+    assert!(error.message.contains("did not finish within its time"), "{error}");
+    db.assert_nothing_left();
+}
+
 #[test]
 fn dumps_of_other_shapes_come_back() {
     let db = Database::small("shapes");
@@ -682,8 +734,7 @@ fn a_signal_in_the_middle_leaves_nothing() {
             self.0.read(&mut buffer[..room])
         }
     }
-    let request =
-        Request { destination: Destination::InPlace, expected: findings.counts, server_version: None, keep: None };
+    let request = Request::new(Destination::InPlace, findings.counts);
     let mut stream = Stopping(Cursor::new(&bytes), cx.clone(), 0);
     let error = db.engine().restore(&mut stream, &request, &cx).expect_err("it was stopped");
     assert_eq!(error.kind, Kind::Stopped(15));
@@ -796,8 +847,8 @@ fn a_user_who_may_not_create_databases_is_told_so() {
     let restored = restore(open(poor()).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
     let after = db.all();
     db.server.admin(&format!("DROP DATABASE {} WITH (FORCE); DROP ROLE {role};", ident(&db.name)));
-    assert!(error.message.ends_with("may not create databases"), "{error:?}");
-    assert_eq!(error.hint, Some(format!("as a superuser: ALTER ROLE \"{role}\" CREATEDB")));
+    assert!(error.message.contains("may not create databases, and in a transaction of"), "{error:?}");
+    assert!(error.hint.unwrap().starts_with(&format!("as a superuser: ALTER ROLE \"{role}\" CREATEDB")));
     assert_eq!(drilled.unwrap().counts, findings_before);
     assert!(other.message.contains("which postgres owns"), "{other:?}");
     assert_eq!(restored.unwrap().notes, Vec::<String>::new());

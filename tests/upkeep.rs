@@ -241,3 +241,50 @@ fn a_drill_that_fails_is_told_until_one_succeeds() {
     sandbox.command(&["verify", "shop", "--restore"]).stdout_has("scratch").run();
     assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
 }
+
+#[test]
+fn a_jobs_own_checks_decide_on_its_drill() {
+    let job = "schedule = \"0 0 1 1 *\"\ntarget = \"local\"\ndrill = \"0 * * * *\"\n";
+    let checks = |expect: &str| {
+        format!(
+            "{job}[[backup.jobs.checks]]\nname = \"sum\"\nquery = \"SELECT sum(x) FROM t\"\nexpect = \"{expect}\"\n\
+             [[backup.jobs.checks]]\nquery = \"SELECT 1\"\nexpect = \"1\""
+        )
+    };
+    let sandbox = sandbox(&checks("3"));
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    let verified = json(&sandbox, &["verify", "shop", "--restore"], 0);
+    assert_eq!((&verified["backups"][0]["checks"], &verified["backups"][0]["ok"]), (&2.into(), &true.into()));
+    sandbox.command(&["verify", "shop", "--restore"]).stdout_has("; 2 checks hold").run();
+    sandbox.command(&["verify", "shop"]).stdout_has(": good").run();
+    // A drill that finds the wrong rows ends as one that finds too few.
+    configure(&sandbox, &checks("4"));
+    let wrong = "check \"sum\": expected \"4\", found \"3\"";
+    sandbox.command(&["verify", "shop", "--restore"]).exits(13).stderr_has(wrong).run();
+    rewrite_state(&sandbox, |job| job["first_seen"] = "2026-01-01T00:00:00Z".into());
+    rewrite_state(&sandbox, |job| job["settled"] = "2026-01-01T00:00:00Z".into());
+    let drilled = json(&sandbox, &["schedule-check"], 13);
+    assert!(drilled["drills"][0]["error"]["message"].as_str().unwrap().contains(wrong), "{drilled}");
+    assert_eq!(json(&sandbox, &["status"], 3)["jobs"][0]["state"], "unproved");
+    // What is asked of another job's backups, or of one that is only read, is nothing.
+    sandbox.command(&["verify", "shop"]).stdout_has(": good").run();
+    configure(&sandbox, &checks("3"));
+    sandbox.command(&["verify", "shop", "--restore"]).stdout_has("; 2 checks hold").run();
+    assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
+}
+
+#[test]
+fn a_check_that_asks_nothing_is_a_problem_of_the_configuration() {
+    let job = "schedule = \"@daily\"\ntarget = \"local\"\n";
+    for (check, why) in [
+        ("expect = \"1\"", "[[backup.jobs.checks]] 1 has no `query`"),
+        ("query = \"SELECT 1\"", "[[backup.jobs.checks]] 1 has no `expect`"),
+        ("query = \" \"\nexpect = \"1\"", "`query` in [[backup.jobs.checks]] 1 is empty"),
+        ("query = []\nexpect = \"1\"", "is empty"),
+        ("query = \"SELECT 1\"\nexpect = 1", "`expect` in [[backup.jobs.checks]] 1 must be a string"),
+        ("query = \"SELECT 1\"\nexpected = \"1\"\nexpect = \"1\"", "unknown key `expected`"),
+    ] {
+        let sandbox = sandbox(&format!("{job}[[backup.jobs.checks]]\n{check}"));
+        sandbox.command(&["check", "--offline"]).exits(10).stdout_any().stderr_has(why).run();
+    }
+}

@@ -19,6 +19,7 @@ use crate::catalog::{Entry, OpenTarget};
 use crate::cli::RestoreArgs;
 use crate::config::suggest;
 use crate::decode;
+use crate::elsewhere;
 use crate::engine::{Cx, Destination, Engine, EngineKind, Keep, Request, Restored, summary};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
@@ -205,16 +206,26 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
     let (database, signed) = (args.database.as_str(), &chosen.signed);
     // Before anything is fetched or looked for, where the file says it.
     let said = app.table(database).and_then(|table| table.place.as_ref()).map(|(kind, _)| *kind);
-    let fits = |kind: &EngineKind| match kind.name == signed.engine {
-        true => Ok(()),
-        false => Err(Error::new(
+    let fits = |kind: &EngineKind| match (kind.name == signed.engine, &args.url) {
+        (true, _) => Ok(()),
+        (false, None) => Err(Error::new(
             Kind::Config,
             format!("backup {} is of {}, but {} is {}", signed.id, signed.engine, app.place(database), kind.name),
         )
         .hint("write the dump to a file with --output, or correct the engine")),
+        (false, Some(_)) => Err(Error::new(
+            Kind::Usage,
+            format!("backup {} is of {}, but --url names {}", signed.id, signed.engine, kind.name),
+        )
+        .hint(format!("give the URL of a server of {}", signed.engine))),
     };
-    said.map_or(Ok(()), fits)?;
-    let opened = app.engine(database)?;
+    let opened = match &args.url {
+        Some(url) => elsewhere::engine(app, database, url, args.password_file.as_deref())?,
+        None => {
+            said.map_or(Ok(()), fits)?;
+            app.engine(database)?
+        }
+    };
     let Opened { kind, engine } = opened.clone();
     fits(kind)?;
     let destination = args.into.clone().map_or(Destination::InPlace, Destination::Into);
@@ -224,8 +235,17 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         let hint = "restore it beside with --into NAME, and take from there what is needed";
         return Err(Error::new(Kind::Config, why).hint(hint));
     }
+    if args.jobs.is_some() {
+        engine.loads_in_parallel()?;
+    }
+    let request = Request {
+        server_version: signed.server_version.clone(),
+        jobs: args.jobs,
+        dump_bytes: Some(signed.dump_bytes),
+        ..Request::new(destination.clone(), signed.counts.clone())
+    };
     if args.dry_run {
-        return plan(app, args, chosen, Some((engine.as_ref(), &destination))).map(Outcome::Planned);
+        return plan(app, args, chosen, Some((engine.as_ref(), &request))).map(Outcome::Planned);
     }
     if destination == Destination::InPlace {
         let report = &app.cx.report;
@@ -238,10 +258,14 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         }
     }
     if destination != Destination::InPlace {
-        return load(app, chosen, engine.as_ref(), destination, None).map(Outcome::Restored);
+        let restored = load(app, chosen, engine.as_ref(), &request).map_err(|error| match &args.url {
+            Some(_) => elsewhere::said(database, error),
+            None => error,
+        });
+        return restored.map(Outcome::Restored);
     }
     in_place(app, database, &opened, signed.stored_bytes, |app, keep| {
-        load(app, chosen, engine.as_ref(), destination, keep.cloned())
+        load(app, chosen, engine.as_ref(), &Request { keep: keep.cloned(), ..request })
     })
     .map(Outcome::Restored)
 }
@@ -293,17 +317,9 @@ fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restor
     }
 }
 
-pub(super) fn load(
-    app: &App,
-    chosen: &Chosen,
-    engine: &dyn Engine,
-    destination: Destination,
-    keep: Option<Keep>,
-) -> Result<Restored> {
+pub(super) fn load(app: &App, chosen: &Chosen, engine: &dyn Engine, request: &Request) -> Result<Restored> {
     let signed = &chosen.signed;
-    let server_version = signed.server_version.clone();
-    let request = Request { destination, expected: signed.counts.clone(), server_version, keep };
-    let restored = each_copy(app, chosen, |stream| engine.restore(stream, &request, &app.cx))
+    let restored = each_copy(app, chosen, |stream| engine.restore(stream, request, &app.cx))
         .map_err(|error| error.while_doing(format!("can't restore {}", signed.database)))?;
     for note in &restored.notes {
         app.cx.report.warn(note);
@@ -322,7 +338,7 @@ fn age(app: &App, signed: &Signed) -> String {
     format!("{age} old, created {}", rfc3339(signed.created))
 }
 
-fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engine, &Destination)>) -> Result<Done> {
+fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engine, &Request)>) -> Result<Done> {
     let signed = &chosen.signed;
     let places: Vec<&str> = chosen.copies.iter().map(|entry| entry.target.as_str()).collect();
     let mut steps = vec![
@@ -335,12 +351,12 @@ fn plan(app: &App, args: &RestoreArgs, chosen: &Chosen, with: Option<(&dyn Engin
         ),
     ];
     match (with, &args.output) {
-        (Some((engine, destination)), _) => {
-            let hooks = app.table(&args.database).filter(|_| *destination == Destination::InPlace);
+        (Some((engine, request)), _) => {
+            let hooks = app.table(&args.database).filter(|_| request.destination == Destination::InPlace);
             let line = |when: &str, words: &Vec<String>| format!("run restore.{when}: {}", words.join(" "));
             steps.extend(hooks.and_then(|hooks| hooks.restore_before.as_ref()).map(|words| line("before", words)));
-            steps.extend(engine.plan(destination));
-            let in_place = *destination == Destination::InPlace;
+            steps.extend(engine.plan_for(request, &app.cx));
+            let in_place = request.destination == Destination::InPlace;
             steps.extend(in_place.then(|| kept_step(app, &args.database)));
             steps.extend(hooks.and_then(|hooks| hooks.restore_after.as_ref()).map(|words| line("after", words)));
         }

@@ -8,7 +8,7 @@ use super::Done;
 use super::restore::{Chosen, check_known, in_place, load};
 use crate::app::{App, Opened, toml_key};
 use crate::cli::RestoreArgs;
-use crate::engine::{Destination, Keep, Restored};
+use crate::engine::{Destination, Keep, Request, Restored};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::{self, rfc3339, span};
 use crate::previous::record::Kept;
@@ -84,7 +84,13 @@ fn from_dump(app: &App, opened: &Opened, shelf: &Shelf, kept: &Kept, keep: Optio
         return Err(Error::new(Kind::Config, why).hint("correct the engine"));
     }
     let chosen = Chosen { copies: vec![entry], open: vec![shelf.aside()], signed };
-    load(app, &chosen, opened.engine.as_ref(), Destination::InPlace, keep.cloned())
+    let request = Request {
+        server_version: chosen.signed.server_version.clone(),
+        dump_bytes: Some(chosen.signed.dump_bytes),
+        keep: keep.cloned(),
+        ..Request::new(Destination::InPlace, chosen.signed.counts.clone())
+    };
+    load(app, &chosen, opened.engine.as_ref(), &request)
 }
 
 fn nothing(app: &App, database: &str) -> Error {

@@ -16,6 +16,7 @@ use crate::decode;
 use crate::engine::{Counts, Destination, Request, summary};
 use crate::error::{Error, Kind, Result};
 use crate::exit;
+use crate::format::count;
 use crate::format::time::{self, rfc3339};
 use crate::notify;
 use crate::select::{Rules, Selector, choose};
@@ -44,6 +45,8 @@ pub struct Verified {
     pub restored: bool,
     /// What was counted in it.
     pub counts: Counts,
+    /// How many of the job's own checks held.
+    pub checks: usize,
     /// Whose words say what was counted.
     #[serde(skip)]
     engine: String,
@@ -148,6 +151,7 @@ fn one(app: &App, entry: &Entry, open: &[OpenTarget], load: bool) -> Verified {
         engine: signed.map(|signed| signed.engine.clone()).unwrap_or_default(),
         restored: false,
         counts: Counts::new(),
+        checks: 0,
         error: None,
     };
     let outcome = read(app, entry, open, load, &mut verified);
@@ -167,14 +171,17 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
     let bar = app.cx.report.progress(&format!("{database} from {}", open.name), Some(signed.stored_bytes));
     let mut decoded = decode::open(entry, open, &app.keyring(database)?, bar, &app.cx.world.cancel)?;
     if load {
+        let job = app.jobs_of(database).find(|job| job.name == signed.job);
         let request = Request {
-            destination: Destination::Drill,
-            expected: signed.counts.clone(),
             server_version: signed.server_version.clone(),
-            keep: None,
+            checks: job.map(|job| job.checks.clone()).unwrap_or_default(),
+            ..Request::new(Destination::Drill, signed.counts.clone())
         };
-        let restored = app.engine(database)?.engine.restore(&mut decoded.stream, &request, &app.cx)?;
+        // What a check waits for must not hold the job for ever.
+        let cx = job.map_or_else(|| app.cx.clone(), |job| app.within(job.timeout));
+        let restored = app.engine(database)?.engine.restore(&mut decoded.stream, &request, &cx)?;
         verified.restored = true;
+        verified.checks = request.checks.len();
         verified.counts = restored.counts;
         proved(app, &signed.job, entry.id.as_str())?;
     } else {
@@ -207,6 +214,9 @@ fn show(app: &App, verified: &Verified) -> Result<()> {
     if verified.restored {
         let counted = summary(&verified.engine, &verified.counts);
         text.push_str(&format!("; restored into a scratch database: {counted}"));
+        if verified.checks > 0 {
+            text.push_str(&format!("; {}", count(verified.checks as u64, "check holds", "checks hold")));
+        }
     }
     app.cx.report.out(&text)
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::table::Table;
 use super::{check_name, suggest};
+use crate::engine::checks::Check;
 use crate::pipeline::gzip::DEFAULT_LEVEL;
 use crate::retention::Policy;
 use crate::schedule::cron::Cron;
@@ -55,6 +56,8 @@ pub struct JobConfig {
     pub delay: TimeDelta,
     /// When its newest backup is restored into a scratch database, as a proof.
     pub drill: Option<Cron>,
+    /// What is asked of it then.
+    pub checks: Vec<Check>,
     /// Is told of this job's start, success and failure.
     pub healthcheck_url: Option<Source>,
     /// Run before.
@@ -133,7 +136,7 @@ fn one(
     let healthcheck_url = super::web_address(table, "healthcheck_url");
     let (before, after) = (table.command("before"), table.command("after"));
     let spread = table.duration("spread").unwrap_or_default();
-    table.not_yet("checks", "leave it out: a drill compares what is counted");
+    let checks = table.tables("checks").into_iter().filter_map(check).collect();
     let name = given.or_else(|| Some(format!("{}@{}", database.as_deref()?, targets.join("+"))));
     if let Some(name) = &name {
         check_name(table, "name", name);
@@ -155,6 +158,7 @@ fn one(
             retry_after,
             delay: delay(spread, instance, name.as_deref()?),
             drill,
+            checks,
             healthcheck_url,
             before,
             after,
@@ -162,6 +166,20 @@ fn one(
     };
     let job = job();
     (name, job)
+}
+
+/// A question for the drill, and the answer that it must get.
+fn check(mut table: Table<'_>) -> Option<Check> {
+    let name = table.string("name");
+    let query = table.strings("query");
+    if !table.has("query") {
+        table.wrong("has no `query`", "add: query = \"SELECT count(*) > 0 FROM …\"");
+    } else if query.as_ref().is_some_and(|words| words.iter().all(|word| word.trim().is_empty())) {
+        table.problem("query", "is empty", "write what is to be asked");
+    }
+    let expect = table.required_string("expect");
+    table.finish();
+    Some(Check { name, query: query?, expect: expect? })
 }
 
 /// A delay below `spread`, in whole seconds, that is always the same for a job of an instance.

@@ -125,7 +125,8 @@ impl<'a> Table<'a> {
 
     /// How messages call a key of it, without brackets.
     fn below(&self, key: &str) -> String {
-        match self.shown.trim_matches(['[', ']']) {
+        // Of a list's member, `[[jobs]] 2`, the number does not count.
+        match self.shown.trim_start_matches('[').split(']').next().unwrap_or_default() {
             "" => key.to_owned(),
             outer => format!("{outer}.{key}"),
         }
@@ -378,13 +379,6 @@ impl<'a> Table<'a> {
     /// Whether a key is there.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
-    }
-
-    /// Takes a key that this version does not know how to serve, and says so.
-    pub fn not_yet(&mut self, key: &'static str, instead: &str) {
-        if self.find(key).is_some() {
-            self.problem(key, "is not in this version of voxeltron-backup", instead);
-        }
     }
 
     /// Reports every key that nobody asked for.

@@ -2,6 +2,7 @@
 //! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
 //! line in [`REGISTRY`].
 
+pub mod checks;
 pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use self::checks::Check;
 use crate::error::{Error, Kind, Result};
 use crate::format::count;
 use crate::report::Report;
@@ -98,6 +100,8 @@ pub struct Settings {
     pub dump_args: Vec<String>,
     /// More arguments for the restore tool.
     pub restore_args: Vec<String>,
+    /// Whether this is another server than the configured one, so that nothing there is the live database.
+    pub elsewhere: bool,
 }
 
 impl Settings {
@@ -111,6 +115,7 @@ impl Settings {
             tools_dir: None,
             dump_args: Vec::new(),
             restore_args: Vec::new(),
+            elsewhere: false,
         }
     }
 }
@@ -196,8 +201,29 @@ pub struct Request {
     pub expected: Counts,
     /// The engine's server version at dump time, for messages.
     pub server_version: Option<String>,
+    /// What a drill asks of the loaded data before it is dropped.
+    pub checks: Vec<Check>,
+    /// How many parts are loaded at once, by an engine that can; none: one stream, as it comes.
+    pub jobs: Option<u16>,
+    /// How much the dump will be, where that is known.
+    pub dump_bytes: Option<u64>,
     /// How the database that is replaced is kept, so that it can be put back; in place alone.
     pub keep: Option<Keep>,
+}
+
+impl Request {
+    /// A restore to `destination` of which nothing else is said.
+    pub fn new(destination: Destination, expected: Counts) -> Self {
+        Self {
+            destination,
+            expected,
+            server_version: None,
+            checks: Vec::new(),
+            jobs: None,
+            dump_bytes: None,
+            keep: None,
+        }
+    }
 }
 
 /// How a database that is about to be replaced is kept.
@@ -293,8 +319,22 @@ pub trait Engine: Send + Sync {
     /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
     fn plan(&self, destination: &Destination) -> Vec<String>;
 
+    /// The same for one restore: the server may be asked, where the way depends on what it allows.
+    fn plan_for(&self, request: &Request, cx: &Cx) -> Vec<String> {
+        let _ = cx;
+        self.plan(&request.destination)
+    }
+
+    /// Whether a restore can load several parts of a dump at once.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the reason when it can't.
+    fn loads_in_parallel(&self) -> Result<()> {
+        Err(Error::new(Kind::Usage, "--jobs: only PostgreSQL loads a backup in parallel").hint("leave --jobs out"))
+    }
+
     /// Loads `dump` beside the live database, compares it with `expected`, and only after the stream has ended well
-    /// puts it where it belongs. On any error the live database is as it was and the scratch is gone.
+    /// puts it where it belongs; for a drill it then asks the request's checks. On any error the live database is as it was and the scratch is gone.
     ///
     /// # Errors
     /// The stream's own error, or [`Kind::Tool`].

@@ -2,12 +2,13 @@
 //! know where they run, failures that come with their mend. Touches the path, to see which tools are there.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Cx, Settings};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, Invocation};
 
 /// Where one database's tools are, and what is added to their arguments.
@@ -68,11 +69,22 @@ impl Toolbox {
         }
         let path = cx.world.vars.get("PATH").unwrap_or_default();
         let there = |name: &&String| match name.contains('/') {
-            true => std::path::Path::new(name.as_str()).exists(),
+            true => Path::new(name.as_str()).exists(),
             false => std::env::split_paths(path).any(|folder| folder.join(name.as_str()).is_file()),
         };
         Ok(candidates.iter().find(there).or(candidates.first()).cloned().unwrap_or_default())
     }
+}
+
+/// A file in `folder` that has no name: from the start where the file system can, else unlinked at once. So nothing is left
+/// to sweep, even after a kill.
+///
+/// # Errors
+/// [`Kind::Tool`] when it can't be made.
+pub fn nameless(folder: &Path) -> Result<File> {
+    let failed = || format!("can't make a temporary file in {}", folder.display());
+    std::fs::create_dir_all(folder).doing(Kind::Tool, failed())?;
+    tempfile::tempfile_in(folder).doing(Kind::Tool, failed())
 }
 
 /// The same context, deaf to signals, with a little time of its own: what must be finished or cleaned up is, though a

@@ -198,6 +198,7 @@ impl Shelf {
             retry_after: Duration::ZERO,
             delay: TimeDelta::zero(),
             drill: None,
+            checks: Vec::new(),
             healthcheck_url: None,
             before: None,
             after: None,

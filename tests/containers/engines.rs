@@ -68,7 +68,7 @@ impl Server {
         server
     }
 
-    fn mongodb_of_a_clean_environment() -> Self {
+    pub fn mongodb_of_a_clean_environment() -> Self {
         let url = from_runner("VOXELTRON_TEST_MONGODB_URL");
         let (credentials, host) = url.trim_end_matches('/').rsplit_once('@').unwrap();
         let (user, password) = credentials.strip_prefix("mongodb://").unwrap().split_once(':').unwrap();

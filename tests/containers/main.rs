@@ -9,6 +9,7 @@
 mod common;
 
 mod canary;
+mod elsewhere;
 mod engines;
 mod stops;
 
@@ -142,7 +143,7 @@ impl Place {
     }
 
     fn restore(&self, engine: &dyn Engine, dump: impl Read, to: Destination, counts: &Counts) -> Result<Restored> {
-        let request = Request { destination: to, expected: counts.clone(), server_version: None, keep: None };
+        let request = Request::new(to, counts.clone());
         let mut stream = Inspected::new(dump, (kind(self.engine).unwrap().inspector)());
         engine.restore(&mut stream, &request, &cx())
     }

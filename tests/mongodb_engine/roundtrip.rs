@@ -2,10 +2,12 @@
 
 use std::io::Cursor;
 
-use voxeltron_backup::engine::{Counts, Destination};
+use voxeltron_backup::engine::checks::Check;
+use voxeltron_backup::engine::{Counts, Destination, Request};
+use voxeltron_backup::error::Kind;
 
 use crate::common::Sandbox;
-use crate::support::{Database, inspect, js, restore, tools};
+use crate::support::{Database, inspect, inspected, js, restore, tools};
 
 #[test]
 fn data_that_hurts_comes_back_the_same() {
@@ -75,6 +77,39 @@ fn a_drill_counts_and_leaves_nothing() {
     let probe = db.engine().probe(&crate::support::cx()).unwrap();
     assert!(probe.warnings.iter().any(|warning| warning.contains("__drill_01234567")), "{probe:?}");
     restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    db.assert_nothing_left();
+}
+
+fn check(query: &str, expect: &str) -> Check {
+    Check { name: None, query: vec![query.to_owned()], expect: expect.to_owned() }
+}
+
+#[test]
+fn a_backup_with_the_wrong_rows_is_caught() {
+    let db = Database::small("wrong");
+    db.js("d.b.updateOne({_id: 2}, {$set: {v: 'wrong'}})");
+    let (bytes, findings) = db.backup();
+    let drill = |expected: &Counts, checks: &[Check]| {
+        let request = Request { checks: checks.to_vec(), ..Request::new(Destination::Drill, expected.clone()) };
+        db.engine().restore(&mut inspected(Cursor::new(&bytes)), &request, &crate::support::cx())
+    };
+    let good = [
+        check("db.a.countDocuments({v: 'old'}) // all of them", "2000"),
+        check("db.b.find({}, {v: 1}).sort({_id: 1});", r#"[{"_id":1,"v":"old"},{"_id":2,"v":"wrong"}]"#),
+        check("[db.b.findOne({_id: 3}), db.getName().includes('__drill_')]", "[null,true]"),
+    ];
+    drill(&findings.counts, &good).unwrap();
+    // By what was counted when it was made.
+    let mut counted = findings.counts.clone();
+    counted.insert("b".to_owned(), Some(3));
+    let error = drill(&counted, &good).unwrap_err();
+    assert!(error.message.contains("the collection b has 2 documents instead of 3"), "{error}");
+    // The number is right and the documents are not.
+    let named = Check { name: Some("all old".to_owned()), ..check("db.b.distinct('v').length", "1") };
+    let error = drill(&findings.counts, &[named, check("db.b.nothing().at(0)", "1"), check("db.b.", "1")]).unwrap_err();
+    assert_eq!(error.kind, Kind::Tool);
+    assert!(error.message.contains(r#"check "all old": expected "1", found "2"; check "#), "{error}");
+    assert!(error.message.matches("check ").count() == 3, "{error:?}");
     db.assert_nothing_left();
 }
 

@@ -188,7 +188,7 @@ pub fn dump(engine: &dyn Engine) -> Result<(Vec<u8>, Findings)> {
 }
 
 pub fn restore(engine: &dyn Engine, dump: impl Read, destination: Destination, expected: &Counts) -> Result<Restored> {
-    let request = Request { destination, expected: expected.clone(), server_version: None, keep: None };
+    let request = Request::new(destination, expected.clone());
     engine.restore(&mut inspected(dump), &request, &cx())
 }
 

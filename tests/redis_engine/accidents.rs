@@ -74,12 +74,7 @@ fn a_damaged_dump_changes_nothing(which: Which) {
         Vec::new(),
     ];
     for dump in damaged {
-        let request = voxeltron_backup::engine::Request {
-            destination: Destination::InPlace,
-            expected: Counts::new(),
-            server_version: None,
-            keep: None,
-        };
+        let request = voxeltron_backup::engine::Request::new(Destination::InPlace, Counts::new());
         let before = (server.digest(), server.settings());
         let place = Place::new();
         server.cli(&["CONFIG", "RESETSTAT"]);

@@ -145,6 +145,38 @@ fn every_command_on_valkey() {
     every_command(Which::Valkey8);
 }
 
+#[test]
+fn into_a_database_of_another_server() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (server, other) = (Server::new(Which::Redis7), Server::new(Which::Valkey8));
+    server.small().cli(&["-n", "3", "FLUSHDB"]);
+    for server in [&server, &other] {
+        server.cli(&["ACL", "SETUSER", "canary", "on", &format!(">{CANARY}"), "~*", "&*", "+@all"]);
+    }
+    let sandbox = Sandbox::new(&server);
+    sandbox.good(&["run-job", "cache"]);
+    let file = sandbox.folder.path().join("password");
+    fs::write(&file, CANARY).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let (before, settings) = (server.digest(), other.settings());
+    let url = format!("redis://canary@127.0.0.1:{}", other.port);
+    let file = file.display().to_string();
+    let words = ["restore", "cache", "--latest", "--into", "5", "--url", &url, "--password-file", &file];
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&done));
+        let end = Ending(&done);
+        sandbox.good(&words);
+        drop(end);
+        watcher.join().unwrap()
+    });
+    assert_eq!(seen, BTreeSet::new());
+    assert_eq!((other.cli(&["-n", "5", "DBSIZE"]), other.cli(&["-n", "0", "DBSIZE"])), ("200".into(), "0".into()));
+    assert_eq!(other.cli(&["-n", "5", "GET", "key:7"]), "value 7 xxxxxxx");
+    assert_eq!((server.digest(), other.settings()), (before, settings));
+    assert_eq!(sandbox.run(&words).status.code(), Some(13), "it is not empty any more");
+}
+
 /// Our end by SIGKILL ends the server of a drill too, and removes its folder.
 #[test]
 fn a_drill_that_is_killed_leaves_no_server() {

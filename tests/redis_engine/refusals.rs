@@ -3,20 +3,23 @@
 use std::fs;
 use std::path::PathBuf;
 
-use voxeltron_backup::engine::{Counts, Destination, Engine, Settings};
+use voxeltron_backup::engine::checks::Check;
+use voxeltron_backup::engine::{Counts, Destination, Engine, Request, Settings};
 use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::secret::Secret;
 
 use crate::on;
-use crate::support::{PASSWORD, Place, Server, Which, cursor, dump, fails_and_changes_nothing, open, program, restore};
+use crate::support::{
+    PASSWORD, Place, Server, Which, cursor, dump, fails_and_changes_nothing, inspected, open, program, restore,
+};
 
 on!(
     redis7 Redis7: errors_name_what_is_wrong, missing_rights_are_named_with_the_statement, a_replica_is_told_and_not_restored,
         clusters_are_refused, too_few_databases_or_too_little_memory, a_dump_tool_that_dies_is_an_error_of_the_stream,
-        what_a_dead_restore_left_is_told_and_cleared, over_tls;
+        what_a_dead_restore_left_is_told_and_cleared, over_tls, a_backup_with_the_wrong_keys_is_caught;
     valkey8 Valkey8: errors_name_what_is_wrong, missing_rights_are_named_with_the_statement, a_replica_is_told_and_not_restored,
         clusters_are_refused, too_few_databases_or_too_little_memory, a_dump_tool_that_dies_is_an_error_of_the_stream,
-        what_a_dead_restore_left_is_told_and_cleared, over_tls;
+        what_a_dead_restore_left_is_told_and_cleared, over_tls, a_backup_with_the_wrong_keys_is_caught;
 );
 
 fn probe(engine: &dyn Engine) -> Result<voxeltron_backup::engine::Probe, Error> {
@@ -250,4 +253,43 @@ fn over_tls(which: Which) {
         restore(engine.as_ref(), cursor(&bytes), Destination::Drill, &Counts::new()).unwrap().counts,
         findings.counts
     );
+}
+
+fn a_backup_with_the_wrong_keys_is_caught(which: Which) {
+    let server = Server::new(which);
+    server.small().cli(&["SET", "key:1", "wrong\n"]);
+    let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
+    let before = server.digest();
+    let drill = |expected: &Counts, checks: &[Check]| {
+        let place = Place::new();
+        let request = Request { checks: checks.to_vec(), ..Request::new(Destination::Drill, expected.clone()) };
+        let outcome = server.engine().restore(&mut inspected(cursor(&bytes)), &request, &place.cx);
+        place.assert_empty();
+        outcome
+    };
+    let check = |query: &[&str], expect: &str| Check {
+        name: None,
+        query: query.iter().map(|word| (*word).to_owned()).collect(),
+        expect: expect.to_owned(),
+    };
+    let good = [
+        check(&["DBSIZE"], "200"),
+        check(&["GET", "key:7"], "value 7 xxxxxxx"),
+        check(&["SELECT 3\nSMISMEMBER set a \"b\" c"], "OK\n1\n1\n0"),
+        check(&["EXISTS", "no such key"], "0"),
+        check(&["GET nokey"], ""),
+    ];
+    drill(&findings.counts, &good).unwrap();
+    // By what was counted when it was made.
+    let mut counted = findings.counts.clone();
+    counted.insert("db0".to_owned(), Some(201));
+    drill(&counted, &good).unwrap_err();
+    // The number is right and the keys are not.
+    let named = Check { name: Some("first".to_owned()), ..check(&["GET", "key:1"], "value 1 x") };
+    let error = drill(&findings.counts, &[named]).unwrap_err();
+    assert_eq!(error.kind, Kind::Tool);
+    assert!(error.message.ends_with(r#"check "first": expected "value 1 x", found "wrong""#), "{error}");
+    let error = drill(&findings.counts, &[check(&["HGET key:1 f"], "")]).unwrap_err();
+    assert!(error.message.contains(r#"check "HGET key:1 f": HGET: the server says WRONGTYPE"#), "{error}");
+    assert_eq!(server.digest(), before, "the live server was not asked");
 }

@@ -341,7 +341,7 @@ pub fn restore_in(
     to: Destination,
     expected: &Counts,
 ) -> Result<Restored> {
-    let request = Request { destination: to, expected: expected.clone(), server_version: None, keep: None };
+    let request = Request::new(to, expected.clone());
     engine.restore(&mut inspected(dump), &request, &place.cx)
 }
 

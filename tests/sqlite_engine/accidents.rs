@@ -68,8 +68,7 @@ fn restoring_process() {
         data_dir: path.with_extension("data"),
         deadline: None,
     };
-    let request =
-        Request { destination: Destination::InPlace, expected: Counts::new(), server_version: None, keep: None };
+    let request = Request::new(Destination::InPlace, Counts::new());
     println!("ready");
     loop {
         engine(&url(path)).unwrap().restore(&mut &*image, &request, &cx).unwrap();

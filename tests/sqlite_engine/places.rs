@@ -183,12 +183,7 @@ fn a_symbolic_link_is_followed_and_stays() {
     bench.live = bench.path("no/such/folder.db");
     let error = bench.engine().restore(
         &mut &*image,
-        &voxeltron_backup::engine::Request {
-            destination: Destination::InPlace,
-            expected: Default::default(),
-            server_version: None,
-            keep: None,
-        },
+        &voxeltron_backup::engine::Request::new(Destination::InPlace, Default::default()),
         &bench.cx,
     );
     assert!(error.unwrap_err().message.contains("there is no folder"));

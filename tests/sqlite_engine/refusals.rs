@@ -5,7 +5,8 @@ use std::io::Read;
 use std::process::Command;
 
 use rusqlite::Connection;
-use voxeltron_backup::engine::{Counts, Destination, kind};
+use voxeltron_backup::engine::checks::Check;
+use voxeltron_backup::engine::{Counts, Destination, Inspected, Request, kind};
 use voxeltron_backup::error::{Error, Kind};
 
 use crate::support::{Bench, Broken, SmallDisk, contents, engine, fill, names, sqlite3, url};
@@ -271,7 +272,56 @@ fn the_inspector_is_the_registrys() {
 }
 
 fn bench_findings(image: &[u8]) -> voxeltron_backup::engine::Findings {
-    let mut stream = voxeltron_backup::engine::Inspected::new(image, (kind("sqlite").unwrap().inspector)());
+    let mut stream = Inspected::new(image, (kind("sqlite").unwrap().inspector)());
     std::io::copy(&mut stream.by_ref(), &mut std::io::sink()).unwrap();
     stream.findings().take().unwrap()
+}
+
+fn check(query: &str, expect: &str) -> Check {
+    Check { name: None, query: vec![query.to_owned()], expect: expect.to_owned() }
+}
+
+#[test]
+fn a_backup_with_the_wrong_rows_is_caught() {
+    let bench = Bench::new(
+        "CREATE TABLE t(i INTEGER, r REAL, s TEXT); INSERT INTO t VALUES (1, 1.0, 'x'), (7, NULL, 'wrong');
+         CREATE VIEW v AS SELECT count(*) AS n FROM t;",
+    );
+    let (image, counts, _) = bench.dump().unwrap();
+    let drill = |expected: &Counts, checks: &[Check]| {
+        let request = Request { checks: checks.to_vec(), ..Request::new(Destination::Drill, expected.clone()) };
+        let mut stream = Inspected::new(&*image, (kind("sqlite").unwrap().inspector)());
+        let outcome = bench.engine().restore(&mut stream, &request, &bench.cx);
+        bench.assert_no_leftovers();
+        outcome
+    };
+    let good = [check("SELECT n > 1 FROM v; -- all", "1"), check("SELECT * FROM t ORDER BY i", "1|1.0|x\n7||wrong\n")];
+    drill(&counts, &good).unwrap();
+    // By what was counted when it was made.
+    let error = drill(&Counts::from([("t".to_owned(), Some(3))]), &good).unwrap_err();
+    assert!(error.message.contains("table t has 2 rows, the backup was taken with 3"), "{error}");
+    // The number is right and the rows are not.
+    let named = Check { name: Some("no seven".to_owned()), ..check("SELECT count(*) FROM t WHERE i = 7", "0") };
+    let error = drill(&counts, &[named]).unwrap_err();
+    assert_eq!(error.kind, Kind::Tool);
+    assert!(error.message.ends_with(r#"check "no seven": expected "0", found "1""#), "{error}");
+    let other = bench.path("other.db");
+    for (query, why) in [
+        ("DELETE FROM t RETURNING i", "reads nothing"),
+        (&format!("ATTACH '{}' AS o", other.display()), "reads nothing"),
+        ("SELECT 1 FROM nowhere", "no such table: nowhere"),
+    ] {
+        let error = drill(&counts, &[check(query, "1")]).unwrap_err();
+        assert!(error.message.contains("check ") && error.message.contains(why), "{query}: {error:?}");
+    }
+    assert!(!other.exists());
+    // A signal ends a check that does not.
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT max(i) FROM n";
+    let cancel = bench.cx.world.cancel.clone();
+    let signal = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        cancel.stop(15);
+    });
+    assert_eq!(drill(&counts, &[check(endless, "1")]).unwrap_err().kind, Kind::Stopped(15));
+    signal.join().unwrap();
 }

@@ -73,7 +73,7 @@ impl Bench {
 
     /// Without an inspector before the engine, which has to look for itself.
     pub fn restore_unseen(&self, stream: &mut dyn Read, destination: Destination, counts: &Counts) -> Result<Restored> {
-        let request = Request { destination, expected: counts.clone(), server_version: None, keep: None };
+        let request = Request::new(destination, counts.clone());
         let outcome = self.engine().restore(stream, &request, &self.cx);
         self.assert_no_leftovers();
         outcome

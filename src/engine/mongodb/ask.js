@@ -180,12 +180,21 @@ function drop() {
   return {};
 }
 
+// What the user's expression gives, as a person would write it down.
+function answer() {
+  const found = check(database(request.database));
+  if (found === null || found === undefined) return 'null';
+  if (typeof found !== 'object') return String(found);
+  return EJSON.stringify(typeof found.toArray === 'function' ? found.toArray() : found);
+}
+
 const actions = {
   look,
   begin,
   loaded,
   swap,
   drop,
+  check: answer,
   // Into a database of its own: nothing but the mark is left to remove.
   settle: () => ({ done: marker(database(request.database), request.hex).drop() }),
   clear: () => ({ done: clear(database(request.database), request.hex) }),

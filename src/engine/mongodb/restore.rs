@@ -15,7 +15,7 @@ use super::archive::{Archive, Sort};
 use super::server::{self, Facts, drill_stem, number};
 use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
-use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::count;
 use crate::process::RestoreWriter;
@@ -111,6 +111,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             tools.ask::<Value>(settle, &for_cleanup(cx))?;
         }
         Destination::Drill => {
+            checks::run(&request.checks, &mut |check| tools.answer(&this.into, check.text()?, cx))?;
             if let Err(error) = scratch.remove() {
                 this.notes.push(format!("can't drop the database {}: {error}", this.into));
             }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::reasons;
 use super::url::Place;
@@ -94,8 +94,23 @@ impl Tools {
     /// # Errors
     /// [`Kind::Tool`] when it can't, with the mend.
     pub fn ask<T: DeserializeOwned>(&self, request: Value, cx: &Cx) -> Result<T> {
+        self.ask_with(request, "", cx)
+    }
+
+    /// What an expression of the user's gives, in which `db` is that database, as text.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`], explained.
+    pub fn answer(&self, database: &str, expression: &str, cx: &Cx) -> Result<String> {
+        // Part of the script, since only there the shell waits for what its own methods promise.
+        let expression = expression.trim_end().trim_end_matches(';');
+        let check = format!("const check = (db) => (\n{expression}\n);\n");
+        self.ask_with(json!({ "action": "check", "database": database }), &check, cx)
+    }
+
+    fn ask_with<T: DeserializeOwned>(&self, request: Value, more: &str, cx: &Cx) -> Result<T> {
         let uri = Value::from(self.place.uri(false));
-        let script = format!("const uri = {uri};\nconst request = {request};\n{SCRIPT}");
+        let script = format!("const uri = {uri};\nconst request = {request};\n{more}{SCRIPT}");
         let call = self.shell();
         let answer =
             process::run(&call, script.as_bytes(), cx.deadline, &cx.world).map_err(|error| self.explain(error))?;

@@ -17,7 +17,7 @@ use super::sql::{ident, literal, table};
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools};
 use super::url::NAME_CHARS;
-use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 
@@ -74,8 +74,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let mut scratch = this.create()?;
     this.load(begun, dump)?;
     let counts = this.compare(request)?;
-    let record = this.try_code()?;
+    let record = this.try_code(&request.destination)?;
     if request.destination == Destination::Drill {
+        checks::run(&request.checks, &mut |check| tools.answer(&this.client, &this.names.scratch, check.text()?, cx))?;
         if let Err(error) = scratch.remove() {
             this.notes.push(format!("can't drop the scratch schema {}: {error}", this.names.scratch));
         }
@@ -287,8 +288,9 @@ impl<'a> Restore<'a> {
     }
 
     /// Makes routines, triggers and views in the scratch once, so that whatever is wrong with them is found before the live
-    /// schema is touched; then takes triggers and views away again, for tables could not leave with them.
-    fn try_code(&mut self) -> Result<Record> {
+    /// schema is touched; then takes triggers and views away again, for tables could not leave with them. A drill keeps them
+    /// for its checks.
+    fn try_code(&mut self, destination: &Destination) -> Result<Record> {
         let items = self.script.take_items();
         let made = items.iter().map(Made::new).collect::<Result<Vec<_>>>()?;
         let scratch = self.names.scratch.clone();
@@ -313,6 +315,9 @@ impl<'a> Restore<'a> {
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
         if loaded.triggers.len() != record.of("trigger").count() {
             return Err(Error::new(Kind::Tool, "not all of the dump's triggers could be made"));
+        }
+        if *destination == Destination::Drill {
+            return Ok(record);
         }
         let drop =
             |what: &str, name: &String| format!("DROP {what} IF EXISTS {};\n", table(&scratch, name)).into_bytes();

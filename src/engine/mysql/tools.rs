@@ -170,6 +170,16 @@ impl Tools {
             .map_err(|_| Error::new(Kind::Tool, format!("{} did not answer in UTF-8", call.name())))
     }
 
+    /// The rows that a query of the user's gives, as the client prints them; its transaction can't write.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`], explained.
+    pub fn answer(&self, tool: &Tool, schema: &str, query: &str, cx: &Cx) -> Result<String> {
+        // What the line ends with may be a comment or the end of the statement, or not.
+        let sql = format!("SET SESSION sql_mode = DEFAULT;\nSTART TRANSACTION READ ONLY;\n{query}\n;\nROLLBACK;\n");
+        self.run(tool, Some(schema), sql.as_bytes(), cx)
+    }
+
     /// Runs SQL whose rows are JSON values, one a line.
     ///
     /// # Errors

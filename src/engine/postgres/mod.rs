@@ -4,7 +4,8 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
-//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL, [`keep`] what becomes of the database that was there before.
+//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL, [`keep`] what becomes of the database that was
+//! there before; [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
 
 use std::io::Read;
 
@@ -24,9 +25,11 @@ pub mod keep;
 pub mod reasons;
 pub mod restore;
 pub mod server;
+pub mod spool;
 pub mod sql;
 pub mod swap;
 pub mod tools;
+pub mod transaction;
 pub mod url;
 
 /// PostgreSQL.
@@ -149,10 +152,7 @@ impl Engine for Postgres {
     }
 
     fn plan(&self, destination: &Destination) -> Vec<String> {
-        let target = match destination {
-            Destination::Into(name) => name,
-            Destination::InPlace | Destination::Drill => &self.tools.place.database,
-        };
+        let target = into(destination, &self.tools);
         let names = swap::Names::new(target, "XXXXXXXX");
         let scratch = &names.scratch;
         let mut steps = vec![
@@ -179,6 +179,47 @@ impl Engine for Postgres {
             Destination::Drill => steps.push(format!("psql: DROP DATABASE {}", sql::ident(scratch))),
         }
         steps
+    }
+
+    fn plan_for(&self, request: &Request, cx: &Cx) -> Vec<String> {
+        let (destination, asked) = (&request.destination, server::ask(&self.tools, cx));
+        if let Ok((_, facts)) = &asked
+            && transaction::is_the_way(facts, destination)
+        {
+            return transaction::plan(&self.tools, &facts.me, cx);
+        }
+        let mut steps = self.plan(destination);
+        if let (Some(jobs), Some(load)) =
+            (request.jobs, steps.iter_mut().find(|step| step.starts_with("load the backup")))
+        {
+            let scratch = swap::Names::new(into(destination, &self.tools), "XXXXXXXX").scratch;
+            *load = format!("load the backup: {}", self.tools.load_file(&scratch, "BACKUP", jobs).display());
+            steps.insert(
+                0,
+                "read, authenticate and check the whole backup, kept in a file without a name in data_dir".to_owned(),
+            );
+        }
+        if let (Destination::InPlace, Err(error)) = (destination, asked) {
+            steps.insert(
+                0,
+                format!(
+                    "(the server can't be asked now: {error}; if the role may not create databases, a \
+                                     restore in place is one transaction of the live database)"
+                ),
+            );
+        }
+        steps
+    }
+
+    fn loads_in_parallel(&self) -> Result<()> {
+        match self.tools.toolbox.runs_elsewhere() {
+            false => Ok(()),
+            true => Err(Error::new(
+                Kind::Usage,
+                "--jobs: a parallel load wants the backup in a file, which is not there where exec leads",
+            )
+            .hint("leave --jobs out")),
+        }
     }
 
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
@@ -208,6 +249,14 @@ impl Engine for Postgres {
 
     fn forget(&self, previous: &Previous, cx: &Cx) -> Result<()> {
         keep::forget(&self.tools, previous, cx).map_err(|error| self.named(error))
+    }
+}
+
+/// What the restored database will be called.
+fn into<'a>(destination: &'a Destination, tools: &'a Tools) -> &'a str {
+    match destination {
+        Destination::Into(name) => name,
+        Destination::InPlace | Destination::Drill => &tools.place.database,
     }
 }
 

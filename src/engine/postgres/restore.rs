@@ -13,10 +13,12 @@ use super::compare::compare;
 use super::keep::{self, Leave};
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
+use super::spool::Spool;
 use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
-use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored};
+use super::transaction;
+use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -64,11 +66,26 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let names = keep::names(Names::new(target, &cx.world.random_hex(4)?), keep);
     let mut this = Restore { tools, cx, desk, facts, names, keep, archive, notes: Vec::new() };
     this.check(&request.destination)?;
+    if transaction::is_the_way(&this.facts, &request.destination) {
+        let place = (tools, &this.facts);
+        let outcome = transaction::restore(place, &mut this.archive, &begun, dump, request, cx);
+        return outcome.map_err(|error| this.older_server(this.roles(error)));
+    }
     this.sweep(request.destination == Destination::InPlace);
+    let spool = match request.jobs {
+        Some(jobs) => Some((Spool::read(&begun, dump, &mut this.archive, request.dump_bytes, cx)?, jobs)),
+        None => None,
+    };
     let mut scratch = this.create()?;
-    this.load(&begun, dump)?;
+    match spool {
+        Some((spool, jobs)) => {
+            spool.load(tools, &this.names.scratch, jobs, cx).map_err(|error| this.older_server(this.roles(error)))?
+        }
+        None => this.load(&begun, dump)?,
+    }
     let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
     if request.destination == Destination::Drill {
+        checks::run(&request.checks, &mut |check| tools.answer(&this.names.scratch, check.text()?, cx))?;
         scratch.remove().unwrap_or_else(|error| {
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
         });
@@ -95,7 +112,7 @@ pub fn undo(tools: &Tools, previous: &Previous, keep: Option<&Keep>, cx: &Cx) ->
     let names = Names { scratch: previous.name.clone(), ..Names::new(&tools.place.database, &cx.world.random_hex(4)?) };
     let names = keep::names(names, keep);
     let mut this = Restore { tools, cx, desk, facts, names, keep, archive: Archive::default(), notes: Vec::new() };
-    this.check_replaceable(true)?;
+    this.check_replaceable(true, false)?;
     cx.world.cancel.check()?;
     let replaces = this.facts.live.is_some();
     let mark = keep::mark(&this.names.target, previous.since);
@@ -140,7 +157,10 @@ impl<'a> Restore<'a> {
         let Facts { version, databases, .. } = &self.facts;
         let name = &self.names.target;
         let fail = |message: String| Err(Error::new(Kind::Tool, message));
-        self.check_replaceable(*destination == Destination::InPlace)?;
+        self.check_replaceable(
+            *destination == Destination::InPlace,
+            transaction::is_the_way(&self.facts, destination),
+        )?;
         if let Destination::Into(_) = destination {
             if name.is_empty() || name.len() > NAME_BYTES {
                 return fail(format!("a database's name has 1 to {NAME_BYTES} bytes, {name} has {}", name.len()));
@@ -171,8 +191,8 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    /// Whether databases can be made, and with `in_place` the live one be replaced.
-    fn check_replaceable(&self, in_place: bool) -> Result<()> {
+    /// Whether databases can be made, and with `in_place` the live one be replaced; in a transaction it stays the same one.
+    fn check_replaceable(&self, in_place: bool, in_a_transaction: bool) -> Result<()> {
         let Facts { me, superuser, createdb, recovery, prepared, .. } = &self.facts;
         let (name, server) = (&self.names.target, self.tools.place.server());
         let fail = |message: String, hint: String| Err(Error::new(Kind::Tool, message).hint(hint));
@@ -180,12 +200,12 @@ impl<'a> Restore<'a> {
             let hint = "restore on the primary: mend the host in url, or add target_session_attrs";
             return fail(format!("{server} is a replica, which takes no writes"), hint.to_owned());
         }
-        if !superuser && !createdb {
+        if !superuser && !createdb && !in_a_transaction {
             let hint = format!("as a superuser: ALTER ROLE {} CREATEDB", ident(me));
             return fail(format!("{me} may not create databases"), hint);
         }
         let Some(live) = self.facts.live.as_ref().filter(|_| in_place) else { return Ok(()) };
-        if !live.ours {
+        if !live.ours && !in_a_transaction {
             let hint = format!("connect as {} or as a superuser", live.owner);
             return fail(format!("{me} may not replace {name}, which {} owns", live.owner), hint);
         }

@@ -100,12 +100,13 @@ FROM pg_roles r WHERE r.rolname = current_user;",
         literal(&tools.place.database)
     );
     let mut first = None;
-    for desk in ["postgres", "template1"].into_iter().filter(|desk| *desk != tools.place.database) {
+    for desk in ["postgres", "template1"].into_iter().filter(|desk| tools.elsewhere || *desk != tools.place.database) {
         match tools.rows::<Facts>(desk, &sql, cx) {
             Ok(rows) => {
                 let facts = rows.into_iter().next();
                 return facts
-                    .map(|facts| (desk, facts))
+                    // What the URL of another server names serves to get in, and is no likeness of the backup's.
+                    .map(|facts| (desk, Facts { live: facts.live.filter(|_| !tools.elsewhere), ..facts }))
                     .ok_or_else(|| Error::new(Kind::Tool, "the server does not say what databases it has"));
             }
             Err(error) if error.is_stopped() => return Err(error),

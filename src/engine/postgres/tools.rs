@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::args;
 use super::reasons;
+use super::sql::literal;
 use super::url::Place;
 use crate::engine::tools::{self, Toolbox};
 use crate::engine::{Cx, Settings};
@@ -33,6 +34,8 @@ pub struct Tools {
     pub place: Place,
     /// How they are called.
     pub toolbox: Toolbox,
+    /// Whether the server is another one than the live database's.
+    pub elsewhere: bool,
     password: Option<Secret>,
 }
 
@@ -40,7 +43,8 @@ impl Tools {
     /// From a database's settings.
     pub fn new(settings: Settings, place: Place) -> Self {
         let toolbox = Toolbox::new(&settings);
-        Self { password: settings.password.or_else(|| place.password.clone()), place, toolbox }
+        let elsewhere = settings.elsewhere;
+        Self { password: settings.password.or_else(|| place.password.clone()), place, toolbox, elsewhere }
     }
 
     /// A call that reaches the server. The password goes into this child's environment and nowhere else; messages come
@@ -67,6 +71,11 @@ impl Tools {
             .args(["--exit-on-error"])
             .args(&self.toolbox.restore_args)
             .args([format!("--dbname={}", self.place.conninfo(database, self.place.for_writing()))])
+    }
+
+    /// The load of a dump that is in a file, so many parts of it at once.
+    pub fn load_file(&self, database: &str, file: &str, jobs: u16) -> Invocation {
+        self.load(database).args([format!("--jobs={jobs}"), file.to_owned()])
     }
 
     /// SQL from standard input, run in `database`, for `read`ing or for writing.
@@ -114,6 +123,17 @@ impl Tools {
         let output = process::run(&call, script.as_bytes(), cx.deadline, &cx.world)
             .map_err(|error| self.explain(error, database))?;
         String::from_utf8(output).map_err(|_| Error::new(Kind::Tool, "psql did not answer in UTF-8"))
+    }
+
+    /// The rows that a query of the user's gives, as `psql` prints them; its transaction can't write. It goes to the server
+    /// as it is, so that no command of `psql`'s can hide in it, and names mean what they do in a new session.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`], explained.
+    pub fn answer(&self, database: &str, query: &str, cx: &Cx) -> Result<String> {
+        let query = literal(query);
+        let sql = format!("RESET search_path;\nSET default_transaction_read_only = on;\nSELECT {query}\\gexec\n");
+        self.run_sql(database, &sql, cx)
     }
 
     /// Runs SQL whose rows are JSON values, one a line.
@@ -179,7 +199,7 @@ impl Tools {
 
 /// What every script of ours starts with: names mean what they say, nothing is cut short or filtered by settings of the
 /// role, and the server's messages are in English where we may ask for it.
-const PREAMBLE: &str = "SET search_path = pg_catalog;
+pub const PREAMBLE: &str = "SET search_path = pg_catalog;
 SET statement_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 SET default_transaction_read_only = off;

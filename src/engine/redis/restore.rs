@@ -16,7 +16,7 @@ use super::server::{self, Facts};
 use super::settings::Changed;
 use super::spool::Spool;
 use super::tools::{Tool, Tools};
-use crate::engine::{Cx, Destination, Keep, Request, Restored};
+use crate::engine::{Cx, Destination, Keep, Request, Restored, checks};
 use crate::error::{Error, Kind, Result};
 
 /// Restores `dump` as `request` says.
@@ -30,7 +30,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     }
     let client = tools.client(cx)?;
     if request.destination == Destination::Drill {
-        return practise(tools, &client, &spool, cx);
+        return practise(tools, &client, &spool, request, cx);
     }
     let facts = Facts::ask(tools, &client, cx)?;
     let (mut changed, was_left) = Changed::open(tools, &client, cx)?;
@@ -184,7 +184,7 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result
 }
 
 /// Loads the backup into a server of our own and counts what it has then.
-fn practise(tools: &Tools, client: &Tool, spool: &Spool, cx: &Cx) -> Result<Restored> {
+fn practise(tools: &Tools, client: &Tool, spool: &Spool, request: &Request, cx: &Cx) -> Result<Restored> {
     let private = drill::start(tools, client, spool, cx)?;
     let load = Load { tools: &private.tools, client, spool, cx };
     if tools.toolbox.runs_elsewhere() {
@@ -199,5 +199,6 @@ fn practise(tools: &Tools, client: &Tool, spool: &Spool, cx: &Cx) -> Result<Rest
     let (found, functions) = keys::counted(&private.tools, client, cx)?;
     let counts = counts(&found, functions);
     compare(&spool.contents.counts(), &counts)?;
+    checks::run(&request.checks, &mut |check| private.tools.answer(client, &check.query, cx))?;
     Ok(Restored { counts, notes: Vec::new() })
 }

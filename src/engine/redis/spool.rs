@@ -8,10 +8,10 @@
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use super::rdb::inspector::{Contents, Look};
 use super::rdb::{Event, Family, Key, Parser, signed};
+use crate::engine::tools::nameless;
 use crate::engine::{Cx, Inspector};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -99,13 +99,6 @@ impl Spool {
         let encoded = self.part(key.name.start, key.name.end)?;
         decode(&encoded).ok_or_else(|| Error::new(Kind::Tool, "the name of a key is damaged"))
     }
-}
-
-fn nameless(folder: &Path) -> Result<File> {
-    let failed = || format!("can't make a temporary file in {}", folder.display());
-    std::fs::create_dir_all(folder).doing(Kind::Tool, failed())?;
-    // Without a name from the start where the file system can, else unlinked at once: nothing to sweep, even after a kill.
-    tempfile::tempfile_in(folder).doing(Kind::Tool, failed())
 }
 
 /// An encoded string, decoded.

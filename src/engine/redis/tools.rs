@@ -133,20 +133,34 @@ impl Tools {
     /// # Errors
     /// [`Kind::Tool`] when the server can't be asked or says no to one of them.
     pub fn ask_all(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<String> {
-        let mut input = Vec::new();
-        for words in commands {
-            for word in words {
-                quote(word, &mut input);
-                input.push(b' ');
-            }
-            input.push(b'\n');
-        }
         let now = cx.world.clock.monotonic();
         let deadline = cx.deadline.map_or(now + ANSWER, |deadline| deadline.min(now + ANSWER));
-        let output = process::run(&self.lines(tool), &input, Some(deadline), &cx.world)?;
-        let text = String::from_utf8_lossy(&output).replace('\r', "");
         let name = commands.first().and_then(|words| words.first()).map(|word| String::from_utf8_lossy(word));
-        let name = name.unwrap_or_default();
+        self.ask_lines(
+            tool,
+            &lines(commands),
+            &name.unwrap_or_default(),
+            &Cx { deadline: Some(deadline), ..cx.clone() },
+        )
+    }
+
+    /// What the server answers to a command of the user's, which is words, or one text as the client reads it: each line of
+    /// it a command.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server can't be asked or says no.
+    pub fn answer(&self, tool: &Tool, query: &[String], cx: &Cx) -> Result<String> {
+        let input = match query {
+            [text] => format!("{text}\n").into_bytes(),
+            words => lines(&[command(words)]),
+        };
+        let name = query.first().and_then(|text| text.split_whitespace().next()).unwrap_or_default();
+        Ok(plain(&self.ask_lines(tool, &input, name, cx)?))
+    }
+
+    fn ask_lines(&self, tool: &Tool, input: &[u8], name: &str, cx: &Cx) -> Result<String> {
+        let output = process::run(&self.lines(tool), input, cx.deadline, &cx.world)?;
+        let text = String::from_utf8_lossy(&output).replace('\r', "");
         if let Some(error) = first_error(&text) {
             return Err(self.explain(Error::new(Kind::Tool, format!("{name}: the server says {error}"))));
         }
@@ -183,6 +197,41 @@ fn first_error(text: &str) -> Option<&str> {
             line.split_once(") ").filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(line, |(_, rest)| rest);
         line.strip_prefix("(error) ")
     })
+}
+
+/// Commands as lines for the client.
+fn lines(commands: &[Command]) -> Vec<u8> {
+    let mut input = Vec::new();
+    for words in commands {
+        for word in words {
+            quote(word, &mut input);
+            input.push(b' ');
+        }
+        input.push(b'\n');
+    }
+    input
+}
+
+/// An answer as the client gives it to a script: without quotes, types and numbers, an element a line.
+fn plain(text: &str) -> String {
+    let line = |line: &str| {
+        let mut rest = line.trim();
+        while let Some((number, after)) = rest.split_once(") ")
+            && number.parse::<u32>().is_ok()
+        {
+            rest = after.trim_start();
+        }
+        let number = ["(integer) ", "(double) "].iter().find_map(|sort| rest.strip_prefix(sort));
+        match (number, rest) {
+            (Some(number), _) => number.to_owned(),
+            (None, "(nil)" | "(empty array)" | "(empty list or set)") => String::new(),
+            (None, rest) if rest.starts_with('"') => {
+                strings(rest).first().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+            }
+            (None, rest) => rest.to_owned(),
+        }
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a word as the client's lines have it.
@@ -264,6 +313,12 @@ mod tests {
         assert!(line.iter().all(|byte| (32..127).contains(byte)));
         assert_eq!(strings(&String::from_utf8(line).unwrap()), [word]);
         assert_eq!(strings("1) \"a\\\"b\\\\\"\n2) \"\"\n(nil)\n"), [b"a\"b\\".to_vec(), Vec::new()]);
+    }
+
+    #[test]
+    fn answers_without_what_is_for_people() {
+        let said = "(integer) 5\n1) \"a b\\n\"\n2) 1) (nil)\n   2) (integer) 7\nOK\n\"\"\n(empty array)\n";
+        assert_eq!(plain(said), "5\na b\n\n\n7\nOK\n\n");
     }
 
     #[test]

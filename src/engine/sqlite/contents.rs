@@ -2,6 +2,7 @@
 //! that stop a restore, notes that don't. Only reads.
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::connect::{self, Guard};
 use crate::engine::Counts;
@@ -9,6 +10,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How many findings of a check are read; the rest is more of the same.
 const FINDINGS: usize = 1_000;
+/// From where on no more of an answer is read, in bytes: no check expects so much.
+const ANSWER_BYTES: usize = 64 * 1024;
 /// How many findings a message shows.
 const SHOWN: usize = 5;
 
@@ -51,6 +54,40 @@ fn count_table(db: &Connection, name: &str) -> rusqlite::Result<Option<u64>> {
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The rows that a query of the user's gives: columns with `|` between them, a row a line, as SQLite's own shell prints them.
+/// The connection can't write.
+///
+/// # Errors
+/// [`Kind::Tool`] when the query is wrong or gives no rows by its nature.
+pub(super) fn answer(db: &Connection, query: &str, guard: &Guard) -> Result<String> {
+    let fail = |error: rusqlite::Error| connect::explain(&error, "the query fails", guard);
+    let mut query = db.prepare(query).map_err(fail)?;
+    let columns = query.column_count();
+    if columns == 0 || !query.readonly() {
+        return Err(Error::new(Kind::Tool, "the query reads nothing").hint("ask by a SELECT"));
+    }
+    let (mut rows, mut text) = (query.query([]).map_err(fail)?, String::new());
+    while let Some(row) = rows.next().map_err(fail)?
+        && text.len() < ANSWER_BYTES
+    {
+        for column in 0..columns {
+            text.push_str(if column > 0 { "|" } else { "" });
+            text.push_str(&shown(row.get_ref(column).map_err(fail)?));
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn shown(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+    }
 }
 
 /// Compares what was counted at dump time with what has been loaded.

@@ -12,7 +12,7 @@ use super::image::{self, HEADER_BYTES, Header};
 use super::place::{self, Site};
 use super::scratch::Scratch;
 use super::{contents, swap};
-use crate::engine::{Cx, Destination, Request, Restored};
+use crate::engine::{Cx, Destination, Request, Restored, checks};
 use crate::error::{Error, Kind, Result, io_reason};
 
 /// How much is copied at a time, in bytes.
@@ -108,5 +108,8 @@ fn checked(image: &Image, request: &Request, guard: &Guard) -> Result<Restored> 
     let mut notes = contents::check(&copy, what, guard)?;
     let counts = contents::count(&copy).map_err(fail)?;
     notes.extend(contents::compare(&request.expected, &counts)?);
+    if request.destination == Destination::Drill {
+        checks::run(&request.checks, &mut |check| contents::answer(&copy, check.text()?, guard))?;
+    }
     Ok(Restored { counts, notes })
 }
