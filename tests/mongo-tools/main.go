@@ -362,9 +362,14 @@ func restore(args arguments) (good, bad int, err error) {
 	if _, err := next(in); err != nil {
 		return 0, 0, err
 	}
-	rename := func(name string) string { return name }
-	if from := args.one("nsFrom"); from != "" {
-		rename = renamer(from, args.one("nsTo"))
+	// The last that fits wins.
+	rename := func(name string) string {
+		for at := len(args.lists["nsFrom"]) - 1; at >= 0; at-- {
+			if to := renamer(args.lists["nsFrom"][at], args.lists["nsTo"][at])(name); to != name {
+				return to
+			}
+		}
+		return name
 	}
 	targets := map[string]*target{}
 	for {

@@ -190,7 +190,7 @@ impl Engine for MongoDb {
         let beside = format!("{into}.{prefix}…");
         let mut steps = vec![
             format!("look at the server, clear what dead restores have left: {shell}"),
-            format!("load as {beside}: {}", self.tools.load(live, into, prefix, &[]).display()),
+            format!("load as {beside}: {}", self.tools.load(live, into, prefix, &[], &[]).display()),
             "mongosh: compare documents and indexes of every collection with the backup".to_owned(),
         ];
         match destination {

@@ -200,6 +200,12 @@ impl<'a> Restore<'a> {
                     instead(),
                 );
             }
+            if name.contains('\n') && name.contains('$') {
+                return refused(
+                    format!("the collection {name:?} can't be loaded: mongorestore takes no such name to rename"),
+                    "give it a name without a line break where it is, and take a new backup".to_owned(),
+                );
+            }
             if in_place && it.sort == Sort::TimeSeries {
                 return refused(format!("the time series {name} can't be renamed by any server"), instead());
             }
@@ -254,7 +260,9 @@ impl<'a> Restore<'a> {
         let from = self.archive.database.clone().unwrap_or_else(|| self.into.clone());
         let views = self.views();
         let without: &[&str] = if self.prefix.is_empty() { &[] } else { &views };
-        let call = self.tools.load(&from, &self.into, &self.prefix, without);
+        let names = self.archive.collections.keys().map(String::as_str);
+        let lines: Vec<&str> = names.filter(|name| name.contains('\n') && !without.contains(name)).collect();
+        let call = self.tools.load(&from, &self.into, &self.prefix, without, &lines);
         self.cx.report.detail(&call.display());
         let mut tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
         let said = match self.feed(begun, dump, &mut tool) {

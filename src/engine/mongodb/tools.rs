@@ -70,12 +70,18 @@ impl Tools {
     }
 
     /// Loads an archive of the database `from` into `to`, whose collections get `prefix` before their names; `without`
-    /// those that can't be made so.
-    pub fn load(&self, from: &str, to: &str, prefix: &str, without: &[&str]) -> Invocation {
+    /// those that can't be made so. To older tools a pattern's `*` stands for one line alone, and what no pattern fits goes
+    /// where it came from: the names of `lines` are given as they are, and the last pattern that fits wins.
+    pub fn load(&self, from: &str, to: &str, prefix: &str, without: &[&str], lines: &[&str]) -> Invocation {
+        let named = |name: &&str| {
+            let name = pattern(name);
+            [format!("--nsFrom={}.{name}", pattern(from)), format!("--nsTo={}.{prefix}{name}", pattern(to))]
+        };
         let excluded = without.iter().map(|name| format!("--nsExclude={}.{}", pattern(from), pattern(name)));
         self.tool("mongorestore")
             .args(["--archive", "--stopOnError"])
             .args([format!("--nsFrom={}.*", pattern(from)), format!("--nsTo={}.{prefix}*", pattern(to))])
+            .args(lines.iter().flat_map(named))
             .args(excluded)
             .args(&self.toolbox.restore_args)
     }
@@ -164,11 +170,11 @@ mod tests {
         let url = Secret::new("mongodb://u:canary@h/d?authSource=admin&serverSelectionTimeoutMS=2000");
         let place = Place::parse(&url).unwrap();
         let tools = Tools::new(&Settings::new("x", url), place).unwrap();
-        let load = tools.load("a*b", "d", "__restoring_0_", &["v*"]);
+        let load = tools.load("a*b", "d", "__restoring_0_", &["v*"], &["x\n*"]);
         assert_eq!(
             load.args.join(" "),
             "--uri=mongodb://u@h/?authSource=admin --serverSelectionTimeout=2 --archive --stopOnError --nsFrom=a\\*b.* \
-             --nsTo=d.__restoring_0_* --nsExclude=a\\*b.v\\*"
+             --nsTo=d.__restoring_0_* --nsFrom=a\\*b.x\n\\* --nsTo=d.__restoring_0_x\n\\* --nsExclude=a\\*b.v\\*"
         );
         assert_eq!(load.first_line.as_ref().map(Secret::expose), Some("canary"));
         assert_eq!(
