@@ -393,6 +393,9 @@ fn serve(
     let conditional = state.one_at_a_time && is_conditional;
     let _alone = conditional.then(|| state.gate.lock().unwrap());
     let mut answer = ask(upstream, head.as_bytes(), &body)?;
+    if state.dead.load(Ordering::SeqCst) {
+        return Ok(());
+    }
     let editor = *state.edited.lock().unwrap();
     if let (Some(editor), Some(end)) = (editor, head_end(&answer)) {
         let body = answer.split_off(end);
