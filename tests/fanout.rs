@@ -91,7 +91,8 @@ impl Three {
             .run();
         assert_eq!(listed.stdout.matches("\"id\"").count(), 0, "{}", listed.stdout);
         std::thread::sleep(Duration::from_millis(1_100));
-        self.sandbox.command(&["run-job", "j"]).stdout_any().run();
+        let again = self.sandbox.command(&["run-job", "j"]).stderr_has(" at local: ");
+        again.stderr_has(" at s3: ").stderr_has(" at gcs: ").run();
         let expected = ["local", "s3", "gcs"].map(|name| if name == victim { 2 } else { 4 });
         assert_eq!(self.holds(), expected);
     }
