@@ -147,22 +147,25 @@ fn behind(proxy: &Proxy, bucket: &Bucket) -> S3 {
         slowest: 4 << 20,
     };
     let settings = Settings { endpoint: proxy.endpoint(), patience, ..bucket.settings("p/") };
-    settings.open(&keys(), &World::system()).unwrap()
+    settings.open(&keys(), &proxy.world()).unwrap()
 }
 
-/// What happens to one request, or to it and all after it, by fault: `ok` or `clean failure`; anything else panics.
+/// What happens to one request, by fault: `ok` or `clean failure`; anything else panics.
 fn table(title: &str, lines: &[String], run: &mut dyn FnMut(Plan) -> &'static str) -> String {
     let mut table = format!("{title}\n{:<4}{:<28}", "", "request");
     Fault::ALL.iter().for_each(|fault| write!(table, "{:<15}", format!("{fault:?}")).unwrap());
     table.push('\n');
+    let mut sums = BTreeMap::new();
     for (at, line) in lines.iter().enumerate() {
         write!(table, "{at:<4}{line:<28}").unwrap();
         for fault in Fault::ALL {
-            write!(table, "{:<15}", run(Plan { at, count: 1, fault })).unwrap();
+            let outcome = run(Plan { at, count: 1, fault });
+            *sums.entry(outcome).or_insert(0) += 1;
+            write!(table, "{outcome:<15}").unwrap();
         }
         table.push('\n');
     }
-    table
+    format!("{table}{sums:?}\n")
 }
 
 /// A fault once, at every request of an upload of these bytes.
@@ -204,7 +207,7 @@ fn every_fault_at_every_request_of_a_small_upload_ends_whole_or_leaves_nothing()
 fn every_fault_at_every_request_of_a_large_upload_ends_whole_or_leaves_nothing() {
     // 100 MB in the long form.
     match std::env::var_os("VOXELTRON_TEST_LONG") {
-        Some(_) => uploads_with_a_fault("twenty parts", &noise(19 * PART + 4_321), 24),
+        Some(_) => uploads_with_a_fault("100 MB in twenty parts", &noise(100_000_000), 24),
         None => uploads_with_a_fault("five parts", &noise(4 * PART + 4_321), 9),
     }
 }
@@ -237,12 +240,15 @@ fn a_store_that_goes_away_for_good_shows_nothing_and_is_swept_later() {
 #[test]
 fn every_fault_at_every_request_of_a_download_ends_whole_or_is_an_error() {
     let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
-    let (target, bytes) = (behind(&proxy, &bucket), noise(40 << 20));
+    // 100 MB in the long form.
+    let (size, requests) =
+        if std::env::var_os("VOXELTRON_TEST_LONG").is_some() { (100_000_000, 6) } else { (40 << 20, 3) };
+    let (target, bytes) = (behind(&proxy, &bucket), noise(size));
     bucket.put("p/host/x", &bytes);
     proxy.set(None);
     assert!(read(&target, &key("host/x")).unwrap() == bytes);
     let lines = proxy.lines();
-    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines.len(), requests, "{lines:?}");
     let mut run = |plan: Plan| {
         proxy.set(Some(plan));
         match read(&target, &key("host/x")) {
@@ -253,7 +259,7 @@ fn every_fault_at_every_request_of_a_download_ends_whole_or_is_an_error() {
             Err(_) => "clean failure",
         }
     };
-    println!("{}", table("download of 40 MiB, a fault once", &lines, &mut run));
+    println!("{}", table(&format!("download of {size} bytes, a fault once"), &lines, &mut run));
     for at in 0..lines.len() {
         for fault in [Fault::Refuse, Fault::Error503, Fault::Error500After, Fault::ResetAnswer] {
             let plan = Plan { at, count: 100, fault };
@@ -477,6 +483,11 @@ fn a_certificate_of_the_stores_own_authority_is_trusted_by_ca_file_alone() {
 
 /// A configuration with a database, a local target and a bucket; `keys` are the lines that give the bucket's keys.
 fn sandbox(bucket: &Bucket, keys: &str) -> Sandbox {
+    sandbox_at(&common::s3::endpoint(), bucket, keys)
+}
+
+/// The same by another way.
+fn sandbox_at(endpoint: &str, bucket: &Bucket, keys: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (randomblob(3000000)), (2)");
     sandbox.configure_local(
@@ -486,8 +497,7 @@ fn sandbox(bucket: &Bucket, keys: &str) -> Sandbox {
              [databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n\
              [[backup.jobs]]\nname = \"shop\"\ndatabase = \"shop\"\nschedule = \"@daily\"\nencrypt = true\n\
              target = [\"local\", \"s3\"]\nkeep_last = 1\nafter = \"env > {{dir}}/hook\"\n",
-            common::s3::endpoint(),
-            bucket.name
+            endpoint, bucket.name
         ),
     );
     sandbox
@@ -611,6 +621,151 @@ fn many_objects_are_removed_by_one_request_and_each_failure_is_told() {
     proxy.refuse(|_| Some("403 Forbidden"));
     let outcomes = target.delete_all(&keys[..3]);
     assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|failure| failure.cause == Cause::Denied)));
+    // One request, and an answer for each.
+    let kept = |number: u32, code: &str| format!("<Error><Key>p/host/{number}</Key><Code>{code}</Code></Error>");
+    let body = format!(
+        "<DeleteResult><Deleted><Key>p/host/0</Key></Deleted>{}{}</DeleteResult>",
+        kept(1, "AccessDenied"),
+        kept(2, "InternalError")
+    );
+    proxy.refuse(|_| None);
+    proxy.answer(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    let outcomes = target.delete_all(&keys[..3]);
+    let causes: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().err().map(|failure| failure.cause)).collect();
+    assert_eq!(causes, [None, Some(Cause::Denied), Some(Cause::Failed)]);
+}
+
+#[test]
+fn what_a_key_may_not_delete_is_retained_and_no_failure() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let keys =
+        format!("access_key = \"{}\"\nsecret_key = \"{}\"\n", common::s3::access_key(), common::s3::secret_key());
+    let sandbox = sandbox_at(&proxy.endpoint(), &bucket, &keys);
+    proxy.refuse(|head| {
+        let deletes = head.starts_with("DELETE") || head.lines().next().is_some_and(|line| line.contains("?delete"));
+        deletes.then_some("403 AccessDenied:")
+    });
+    for _ in 0..3 {
+        sandbox.command(&["run-job", "shop"]).stderr_any().run();
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+    assert_eq!(bucket.keys().len(), 6, "three backups, each with its manifest");
+    let pruned = sandbox.command(&["prune", "--force", "--target", "s3"]).stdout_has("but the target retains it").run();
+    assert!(pruned.stdout.contains("AccessDenied"), "{}", pruned.stdout);
+    assert_eq!(bucket.keys().len(), 6);
+    let disk = sandbox.command(&["--json", "list", "--target", "local"]).stdout_any().run();
+    assert_eq!(disk.stdout.matches("\"id\"").count(), 1, "where it may, one is left: {}", disk.stdout);
+    // Where a probe can't be deleted, `check` says which permission is missing.
+    let check = sandbox.command(&["check"]).exits(14).stdout_any().stderr_has("AccessDenied");
+    check.stderr_has("let the key do s3:DeleteObject").run();
+}
+
+#[test]
+fn a_busy_store_and_an_ended_session_are_told_apart_with_their_mends() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let keys = "access_key = \"canary-access\"\nsecret_key = \"canary-secret\"\nsession_token = \"canary-token\"\n";
+    let sandbox = sandbox_at(&proxy.endpoint(), &bucket, keys);
+    // A busy one is asked again and again, and may not name its word where a HEAD was asked.
+    for (status, code, said, hint) in [
+        (400, "ExpiredToken", "400 ExpiredToken", "hint: renew `session_token` in [backup.targets.s3]"),
+        (
+            503,
+            "SlowDown",
+            "the store answered 503",
+            "hint: the store is busy, or slows its caller down: try again later",
+        ),
+    ] {
+        let body = format!("<Error><Code>{code}</Code><Message>canary-token</Message></Error>");
+        proxy.answer(&format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        for (args, exit) in [(&["-v", "check"][..], 14), (&["-v", "run-job", "shop"], 3)] {
+            proxy.set(None);
+            let command = sandbox.command(args).exits(exit).stdout_any().stderr_has(said).stderr_has(hint);
+            let outcome = command.run();
+            assert!(!outcome.stderr.contains("canary"), "{}", outcome.stderr);
+            assert_eq!(proxy.lines().len() > 5, code == "SlowDown", "{args:?}: {:?}", proxy.lines());
+        }
+    }
+}
+
+/// rclone, with nothing but the environment to know the store by.
+fn rclone(args: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(common::from_runner("VOXELTRON_TEST_RCLONE"));
+    command.args(["--config", ""]).args(args).env_clear().env("PATH", "/usr/bin:/bin");
+    for (name, value) in [
+        ("TYPE", "s3".to_owned()),
+        ("PROVIDER", "Other".to_owned()),
+        ("ENDPOINT", common::s3::endpoint()),
+        ("REGION", "us-east-1".to_owned()),
+        ("ACCESS_KEY_ID", common::s3::access_key()),
+        ("SECRET_ACCESS_KEY", common::s3::secret_key()),
+    ] {
+        command.env(format!("RCLONE_CONFIG_IT_{name}"), value);
+    }
+    command
+}
+
+#[test]
+fn rclone_reads_what_the_program_stored_and_others_decode_it() {
+    let bucket = Bucket::new();
+    let sandbox = Sandbox::new();
+    // More than two parts.
+    sqlite3(&sandbox.path("shop.db"), "create table t (x); insert into t values (randomblob(12000000)), (2)");
+    let job = |name: &str, more: &str| {
+        format!(
+            "[[backup.jobs]]\nname = \"{name}\"\ndatabase = \"shop\"\nschedule = \"@daily\"\ntarget = \"s3\"\n{more}\n"
+        )
+    };
+    sandbox.configure(&format!(
+        "[backup]\ndata_dir = \"{{dir}}/data\"\ninstance = \"hôst 1\"\nencryption_key = \"{KEY}\"\n\
+         [backup.targets.s3]\nendpoint = \"{}\"\nbucket = \"{}\"\nprefix = \"all/ours\"\npart_size = 5\n\
+         access_key = \"{}\"\nsecret_key = \"{}\"\n\
+         [databases.shop]\nengine = \"sqlite\"\nurl = \"sqlite://{{dir}}/shop.db\"\n{}{}",
+        common::s3::endpoint(),
+        bucket.name,
+        common::s3::access_key(),
+        common::s3::secret_key(),
+        job("sealed", "encrypt = true"),
+        job("open", "encrypt = false"),
+    ));
+    for name in ["sealed", "open"] {
+        sandbox.command(&["run-job", name]).stdout_any().stderr_any().run();
+    }
+    let place = format!("it:{}/all/ours", bucket.name);
+    let listed: serde_json::Value =
+        serde_json::from_str(&common::tool(&mut rclone(&["lsjson", "-R", "--files-only", &place]), b"")).unwrap();
+    let listed: BTreeMap<&str, u64> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["Path"].as_str().unwrap(), it["Size"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    let copy = sandbox.path("copy").display().to_string();
+    common::tool(&mut rclone(&["copy", "--check-first", &place, &copy]), b"");
+    for (path, size) in &listed {
+        assert_eq!(std::fs::metadata(sandbox.path("copy").join(path)).unwrap().len(), *size, "{path}");
+        let Some(stem) = path.strip_suffix(".manifest.json") else { continue };
+        let manifest = common::run(&mut rclone(&["cat", &format!("{place}/{path}")]), b"").stdout_bytes.0;
+        let signed = common::python_ok("tests/interop/manifest.py", &[KEY], &manifest);
+        let signed: serde_json::Value = serde_json::from_slice(&signed).unwrap();
+        let object = signed["signed"]["object"].as_str().unwrap().to_owned();
+        assert!(object.starts_with(stem), "{object} of {path}");
+        assert_eq!(signed["signed"]["stored_bytes"].as_u64(), listed.get(object.as_str()).copied());
+        let file = sandbox.path("copy").join(&object).display().to_string();
+        let sum = common::tool(std::process::Command::new("sha256sum").arg(&file), b"");
+        assert!(sum.contains(signed["signed"]["stored_sha256"].as_str().unwrap()), "{sum}");
+
+        let mut packed = common::run(&mut rclone(&["cat", &format!("{place}/{object}")]), b"").stdout_bytes.0;
+        assert!(packed == std::fs::read(&file).unwrap(), "cat and copy");
+        if object.contains(".enc") {
+            let opened = sandbox.path("opened").display().to_string();
+            common::python_ok("tests/interop/tink_open.py", &[KEY, &file, &opened], b"");
+            packed = std::fs::read(opened).unwrap();
+        }
+        let none: [&str; 0] = [];
+        sandbox.write("back.db", common::python_ok("tests/interop/gunzip.py", &none, &packed));
+        assert_eq!(sqlite3(&sandbox.path("back.db"), ".dump"), sqlite3(&sandbox.path("shop.db"), ".dump"), "{object}");
+    }
 }
 
 #[test]

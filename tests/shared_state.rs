@@ -363,7 +363,7 @@ fn no_fault_on_the_way_makes_the_state_wrong() {
             if fault == Fault::StallAnswer && (at % 2 == 0 || count_of > 1) {
                 continue;
             }
-            let target = settings.open(&keys(), &World::system()).unwrap();
+            let target = settings.open(&keys(), &proxy.world()).unwrap();
             let shared = Arc::new(Shared::new(Box::new(target), "in", "alpha", TIME, &World::system()).unwrap());
             proxy.set(Some(Plan { at, count: count_of, fault }));
             let held = shared.take(JOB, &report()).map(|taken| taken.unwrap().0);

@@ -85,6 +85,23 @@ impl Document {
         Self { version: VERSION, job: job.to_owned(), marks: Vec::new(), lease: None, past: None }
     }
 
+    /// From its JSON. Of one that a newer program has written only the version.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        // The version first: a newer program may have changed everything else.
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if head.version > VERSION {
+            return Ok(Self { version: head.version, ..Self::new("") });
+        }
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
     /// Whether this run holds the lease.
     pub fn is_held_by(&self, token: &str) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.token == token)

@@ -16,11 +16,13 @@ use crate::error::{Error, Kind, Result};
 use crate::format::name::{ObjectKey, encode};
 use crate::report::Report;
 use crate::target::Target;
-use crate::target::records::{Expected, Record, Records, Version};
+use crate::target::records::{Expected, Records, Version};
 use crate::world::{Clock, Watch, World};
 
 /// How often a change is made again because others came in between.
 const ATTEMPTS: u32 = 50;
+/// How often a record that can't be understood is read.
+const DAMAGED: u32 = 5;
 /// The longest pause before that, in milliseconds.
 const PAUSE_MS: u64 = 400;
 
@@ -106,25 +108,37 @@ impl Shared {
     fn find(&self, records: &dyn Records, job: &str, report: &Report) -> Result<Found> {
         let key = self.key(job)?;
         let doing = |error: Error| error.while_doing(format!("the shared state of job {job}"));
-        let Some(Record { bytes, version, age }) = records.read(&key).map_err(|failure| doing(failure.into()))? else {
-            return Ok(Found { document: Document::new(job), version: None, age: None });
-        };
-        let document = match read(&bytes) {
-            Ok(document) if document.version > lease::VERSION => {
-                let (has, knows) = (document.version, lease::VERSION);
-                let message = format!("{key} at {} has version {has}, and this program knows {knows}", self.describe());
-                return Err(Error::new(Kind::Config, message)
-                    .hint("a newer voxeltron-backup has written it: use that one on every host"));
-            }
-            Ok(document) if document.job == job => document,
-            other => {
-                let why = other.err().unwrap_or_else(|| "it is of another job".to_owned());
+        // What was cut on the way looks like damage: only what comes twice is taken for it, since it is written over.
+        let mut seen = None;
+        for _ in 0..DAMAGED {
+            let Some(record) = records.read(&key).map_err(|failure| doing(failure.into()))? else {
+                return Ok(Found { document: Document::new(job), version: None, age: None });
+            };
+            let why = match Document::read(&record.bytes) {
+                Ok(document) if document.version > lease::VERSION => {
+                    let (has, knows) = (document.version, lease::VERSION);
+                    let place = self.describe();
+                    let message = format!("{key} at {place} has version {has}, and this program knows {knows}");
+                    return Err(Error::new(Kind::Config, message)
+                        .hint("a newer voxeltron-backup has written it: use that one on every host"));
+                }
+                Ok(document) if document.job == job => {
+                    return Ok(Found { document, version: Some(record.version), age: record.age });
+                }
+                Ok(_) => "it is of another job".to_owned(),
+                Err(why) => why,
+            };
+            let now = (record.version, record.bytes);
+            if seen.as_ref() == Some(&now) {
                 let what = format!("{key} at {} can't be understood ({why})", self.describe());
                 report.warn(&format!("{what}: what the job has done is read off its targets"));
-                Document::new(job)
+                return Ok(Found { document: Document::new(job), version: Some(now.0), age: record.age });
             }
-        };
-        Ok(Found { document, version: Some(version), age })
+            seen = Some(now);
+            self.world.cancel.check()?;
+        }
+        let message = format!("{key} at {} comes damaged, and otherwise each time", self.describe());
+        Err(doing(Error::new(Kind::Target, message)))
     }
 
     /// Changes a job's record: all of it or nothing. `change` may be called several times, each time with what stands
@@ -252,19 +266,6 @@ impl Shared {
             Ok(Change::Write(()))
         })
     }
-}
-
-fn read(bytes: &[u8]) -> Result<Document, String> {
-    // The version first: a newer program may have changed everything else.
-    #[derive(serde::Deserialize)]
-    struct Head {
-        version: u32,
-    }
-    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if head.version > lease::VERSION {
-        return Ok(Document { version: head.version, ..Document::new("") });
-    }
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// How a lease stands, as its holder knows.

@@ -2,17 +2,26 @@
 //! meets a fault. It speaks as much HTTP as it takes to see where a request and its answer end: one of each on a
 //! connection, as the program's client does it.
 
+mod http;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use http::{ask, error, head_end, header, length_of, line, longer, read_head, read_some};
+use voxeltron_backup::world::{Clock, World};
 
 /// What a request meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is closed before a byte is read.
+    /// Nobody listens at the port: the system itself refuses the connection. Once, until the client has paused (it must
+    /// have [`Proxy::world`]'s clock); more than once, until the next [`Proxy::set`].
     Refuse,
+    /// The connection is closed before a byte is read.
+    Close,
     /// A reset in the middle of the request.
     ResetRequest,
     /// The server does what it was asked, and the connection is reset instead of an answer.
@@ -32,14 +41,17 @@ pub enum Fault {
     /// The answer ends in the middle of its body, or of its head if it has none.
     Cut,
     /// The answer says that its body is longer than it is.
-    WrongLength,
+    TooLong,
+    /// The answer says that its body is shorter than it is.
+    TooShort,
     /// 200 with an error document in it, the server not asked.
     ErrorIn200,
 }
 
 impl Fault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Refuse,
+        Self::Close,
         Self::ResetRequest,
         Self::ResetAnswer,
         Self::Error500,
@@ -49,7 +61,8 @@ impl Fault {
         Self::StallRequest,
         Self::StallAnswer,
         Self::Cut,
-        Self::WrongLength,
+        Self::TooLong,
+        Self::TooShort,
         Self::ErrorIn200,
     ];
 }
@@ -68,8 +81,29 @@ pub type Refuser = fn(&str) -> Option<&'static str>;
 /// From an answer's head to the one that the client gets.
 pub type Editor = fn(String) -> String;
 
+impl Plan {
+    fn fault(&self, number: usize) -> Option<Fault> {
+        (number >= self.at && number - self.at < self.count).then_some(self.fault)
+    }
+}
+
+/// Whether anybody listens at the port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Door {
+    #[default]
+    Open,
+    Closing,
+    Closed,
+    Opening,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    door: Mutex<Door>,
+    moved: Condvar,
+    /// How many bytes of bodies it still takes before it dies.
+    left: Mutex<Option<usize>>,
+    dead: AtomicBool,
     seen: AtomicUsize,
     plan: Mutex<Option<Plan>>,
     lines: Mutex<Vec<String>>,
@@ -96,15 +130,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State { one_at_a_time, ..State::default() });
         let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                if shared.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(client), shared, upstream) = (client, Arc::clone(&shared), upstream.clone()) else { continue };
-                std::thread::spawn(move || drop(serve(client, &upstream, &shared)));
-            }
-        });
+        std::thread::spawn(move || listen(listener, &upstream, &shared));
         Self { address, state }
     }
 
@@ -112,11 +138,33 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// From now on requests are counted from 0, and meet this.
+    /// The real world, but that a pause of this client opens a port that was closed for one request.
+    pub fn world(&self) -> World {
+        World { clock: Arc::new(Knocking(Arc::clone(&self.state), World::system().clock)), ..World::system() }
+    }
+
+    /// From now on requests are counted from 0, and meet this. One that had died is alive again.
     pub fn set(&self, plan: Option<Plan>) {
+        self.state.open();
+        self.state.dead.store(false, Ordering::SeqCst);
+        *self.state.left.lock().unwrap() = None;
         *self.state.plan.lock().unwrap() = plan;
         self.state.lines.lock().unwrap().clear();
         self.state.seen.store(0, Ordering::SeqCst);
+        if plan.and_then(|plan| plan.fault(0)) == Some(Fault::Refuse) {
+            self.state.close(self.address);
+        }
+    }
+
+    /// After so many bytes of bodies it is as if the server had been killed: what is under way is reset, and nobody
+    /// listens any more.
+    pub fn die_after(&self, bytes: usize) {
+        *self.state.left.lock().unwrap() = Some(bytes);
+    }
+
+    /// Whether it has died.
+    pub fn is_dead(&self) -> bool {
+        self.state.dead.load(Ordering::SeqCst)
     }
 
     /// Answers every request with these bytes.
@@ -124,7 +172,7 @@ impl Proxy {
         *self.state.canned.lock().unwrap() = Some(bytes.to_owned());
     }
 
-    /// Answers some requests by a bare status.
+    /// Answers some requests by a status: bare, or `403 AccessDenied:`, with that word in S3's error document.
     pub fn refuse(&self, refuser: Refuser) {
         *self.state.refused.lock().unwrap() = Some(refuser);
     }
@@ -143,50 +191,190 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.state.over.store(true, Ordering::SeqCst);
+        self.state.moved.notify_all();
         let _ = TcpStream::connect(self.address);
     }
 }
 
-fn reset(client: &TcpStream) {
-    // What is unread when a socket is closed makes a reset of it.
-    let _ = client.shutdown(Shutdown::Both);
+/// A clock on which nobody waits before a closed port is open again.
+#[derive(Debug)]
+struct Knocking(Arc<State>, Arc<dyn Clock>);
+
+impl Clock for Knocking {
+    fn now(&self) -> DateTime<Utc> {
+        self.1.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.1.monotonic()
+    }
+
+    fn sleep(&self, time: Duration) {
+        let once = self.0.plan.lock().unwrap().is_some_and(|plan| plan.count == 1);
+        if once && !self.0.dead.load(Ordering::SeqCst) {
+            self.0.open();
+        }
+        self.1.sleep(time);
+    }
 }
 
-fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Result<()> {
+impl State {
+    fn fault(&self, number: usize) -> Option<Fault> {
+        self.plan.lock().unwrap().and_then(|plan| plan.fault(number))
+    }
+
+    /// Waits until somebody listens.
+    fn open(&self) {
+        let mut door = self.door.lock().unwrap();
+        while *door != Door::Open {
+            if *door == Door::Closed {
+                *door = Door::Opening;
+                self.moved.notify_all();
+            }
+            door = self.moved.wait(door).unwrap();
+        }
+    }
+
+    /// Waits until nobody listens.
+    fn close(&self, address: SocketAddr) {
+        let mut door = self.door.lock().unwrap();
+        *door = Door::Closing;
+        // It waits for a connection, and looks after each.
+        let _ = TcpStream::connect(address);
+        while *door == Door::Closing {
+            door = self.moved.wait(door).unwrap();
+        }
+    }
+
+    /// The listener is gone; waits until there must be one again, and says whether.
+    fn wait_closed(&self) -> bool {
+        let mut door = self.door.lock().unwrap();
+        *door = Door::Closed;
+        self.moved.notify_all();
+        while *door == Door::Closed && !self.over.load(Ordering::SeqCst) {
+            door = self.moved.wait(door).unwrap();
+        }
+        !self.over.load(Ordering::SeqCst)
+    }
+
+    fn opened(&self) {
+        *self.door.lock().unwrap() = Door::Open;
+        self.moved.notify_all();
+    }
+}
+
+fn listen(mut listener: TcpListener, upstream: &str, state: &Arc<State>) {
+    let address = listener.local_addr().unwrap();
+    loop {
+        for client in listener.incoming() {
+            if state.over.load(Ordering::SeqCst) {
+                return;
+            }
+            if *state.door.lock().unwrap() == Door::Closing {
+                break;
+            }
+            let number = state.seen.fetch_add(1, Ordering::SeqCst);
+            let (Ok(client), shared, upstream) = (client, Arc::clone(state), upstream.to_owned()) else { continue };
+            std::thread::spawn(move || drop(serve(client, number, &upstream, &shared, address)));
+            if state.fault(number + 1) == Some(Fault::Refuse) {
+                *state.door.lock().unwrap() = Door::Closing;
+                break;
+            }
+        }
+        drop(listener);
+        if !state.dead.load(Ordering::SeqCst) {
+            state.lines.lock().unwrap().push("(refused)".to_owned());
+            state.seen.fetch_add(1, Ordering::SeqCst);
+        }
+        if !state.wait_closed() {
+            return;
+        }
+        // Somebody's connection may have got the number meanwhile.
+        let started = Instant::now();
+        listener = loop {
+            match TcpListener::bind(address) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{address} is not ours: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        state.opened();
+    }
+}
+
+/// Reads a body as far as there is life left for it; whether there was.
+fn take(client: &mut TcpStream, body: &mut [u8], state: &State, address: SocketAddr) -> std::io::Result<bool> {
+    for piece in body.chunks_mut(64 * 1024) {
+        if state.dead.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let mut left = state.left.lock().unwrap();
+        let ends = left.is_some_and(|left| left < piece.len());
+        if let Some(left) = &mut *left {
+            *left = left.saturating_sub(piece.len());
+        }
+        drop(left);
+        if ends && !state.dead.swap(true, Ordering::SeqCst) {
+            state.close(address);
+        }
+        if ends {
+            return Ok(false);
+        }
+        client.read_exact(piece)?;
+    }
+    Ok(true)
+}
+
+fn serve(
+    mut client: TcpStream,
+    number: usize,
+    upstream: &str,
+    state: &State,
+    address: SocketAddr,
+) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let number = state.seen.fetch_add(1, Ordering::SeqCst);
-    let plan = *state.plan.lock().unwrap();
-    let fault = plan.filter(|plan| (plan.at..plan.at + plan.count).contains(&number)).map(|plan| plan.fault);
-    if fault == Some(Fault::Refuse) {
-        state.lines.lock().unwrap().push("(refused)".to_owned());
+    let fault = state.fault(number);
+    if fault == Some(Fault::Close) {
+        state.lines.lock().unwrap().push("(closed)".to_owned());
+        return Ok(());
+    }
+    if fault == Some(Fault::ResetAnswer) {
+        let (head, all) = read_some(&mut client, |head, body| head + body - 1)?;
+        state.lines.lock().unwrap().push(line(&head));
+        return ask(upstream, &all, b"").map(drop);
+    }
+    if fault == Some(Fault::ResetRequest) {
+        let (head, _) = read_some(&mut client, |head, body| if body > 1 { head + body / 2 } else { head - 1 })?;
+        state.lines.lock().unwrap().push(line(&head));
         return Ok(());
     }
     let (head, mut body) = read_head(&mut client)?;
     state.lines.lock().unwrap().push(line(&head));
-    let length = header(&head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0usize);
-    if let Some(fault @ (Fault::ResetRequest | Fault::StallRequest)) = fault {
+    let length = length_of(&head);
+    if fault == Some(Fault::StallRequest) {
         let mut half = vec![0; length.saturating_sub(body.len()) / 2];
         client.read_exact(&mut half)?;
-        match fault {
-            Fault::ResetRequest => reset(&client),
-            // Long enough for any patience of the tests.
-            _ => std::thread::sleep(Duration::from_secs(8)),
-        }
+        // Long enough for any patience of the tests.
+        std::thread::sleep(Duration::from_secs(8));
         return Ok(());
     }
     let had = body.len();
     body.resize(length.max(had), 0);
-    client.read_exact(&mut body[had..])?;
+    if !take(&mut client, &mut body[had..], state, address)? {
+        return Ok(());
+    }
     let canned = state.canned.lock().unwrap().clone();
     if let Some(canned) = canned {
         return client.write_all(canned.as_bytes());
     }
     let status = state.refused.lock().unwrap().and_then(|refuser| refuser(&head));
     if let Some(status) = status {
-        return client.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        let code = status.strip_suffix(':').and_then(|status| status.split_once(' '));
+        let document = code.map_or_else(String::new, |(_, code)| error(code));
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", document.len());
+        return client.write_all(format!("{head}{document}").as_bytes());
     }
     let is_head = head.starts_with("HEAD");
-    let error = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
     let make = |status: &str, more: &str, text: &str| {
         let shown = if is_head { "" } else { text };
         format!("HTTP/1.1 {status}\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n{shown}", text.len())
@@ -204,11 +392,10 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
         header(&head, "if-none-match").is_some() || (head.starts_with("PUT") && header(&head, "if-match").is_some());
     let conditional = state.one_at_a_time && is_conditional;
     let _alone = conditional.then(|| state.gate.lock().unwrap());
-    let mut server = TcpStream::connect(upstream)?;
-    server.write_all(head.as_bytes())?;
-    server.write_all(&body)?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer)?;
+    let mut answer = ask(upstream, head.as_bytes(), &body)?;
+    if state.dead.load(Ordering::SeqCst) {
+        return Ok(());
+    }
     let editor = *state.edited.lock().unwrap();
     if let (Some(editor), Some(end)) = (editor, head_end(&answer)) {
         let body = answer.split_off(end);
@@ -216,10 +403,6 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
         answer.extend(body);
     }
     match fault {
-        Some(Fault::ResetAnswer) => {
-            reset(&client);
-            Ok(())
-        }
         Some(Fault::Error500After) => client.write_all(make("500 x", "", &error("InternalError")).as_bytes()),
         Some(Fault::StallAnswer) => wait(&mut client),
         Some(Fault::Cut) => {
@@ -228,7 +411,8 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
             let kept = if rest > 0 { end + rest / 2 } else { end / 2 };
             client.write_all(&answer[..kept])
         }
-        Some(Fault::WrongLength) => client.write_all(&longer(&answer)),
+        Some(Fault::TooLong) => client.write_all(&longer(&answer, 7)),
+        Some(Fault::TooShort) => client.write_all(&longer(&answer, -7)),
         _ => client.write_all(&answer),
     }
 }
@@ -237,75 +421,4 @@ fn serve(mut client: TcpStream, upstream: &str, state: &State) -> std::io::Resul
 fn wait(client: &mut TcpStream) -> std::io::Result<()> {
     let _ = client.read(&mut [0]);
     Ok(())
-}
-
-fn head_end(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
-}
-
-fn read_head(client: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
-    let (mut all, mut buffer) = (Vec::new(), [0; 16 * 1024]);
-    loop {
-        if let Some(end) = head_end(&all) {
-            let rest = all.split_off(end);
-            return Ok((String::from_utf8_lossy(&all).into_owned(), rest));
-        }
-        match client.read(&mut buffer)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            count => all.extend_from_slice(&buffer[..count]),
-        }
-    }
-}
-
-fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    head.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, v)| v.trim())
-}
-
-/// `PUT part 2`, `POST begin`, `HEAD`.
-fn line(head: &str) -> String {
-    let mut words = head.split_whitespace();
-    let (method, url) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let part = query.split('&').find_map(|pair| pair.strip_prefix("partNumber="));
-    // Google's kind.
-    if let Some(range) = header(head, "content-range") {
-        return format!("{method} {range}");
-    }
-    // tus.
-    if let Some(offset) = header(head, "upload-offset") {
-        return format!("{method} from {offset}");
-    }
-    if url.ends_with("/token") {
-        return "token".to_owned();
-    }
-    let what = match (method, query, part) {
-        ("POST", query, _) if query.starts_with("uploadType=resumable") => "begin".to_owned(),
-        ("DELETE", query, _) if query.contains("upload_id") => "cancel".to_owned(),
-        (_, _, Some(part)) => format!("part {part}"),
-        ("POST", ..) if url.ends_with("/v1/uploads") => "begin".to_owned(),
-        ("POST", "uploads", _) | ("POST", "uploads=", _) => "begin".to_owned(),
-        ("POST", query, _) if query.starts_with("delete") => "delete".to_owned(),
-        ("POST", ..) => "complete".to_owned(),
-        ("DELETE", query, _) if query.contains("uploadId") => "abort".to_owned(),
-        ("GET", query, _) if query.starts_with("uploads") => "uploads".to_owned(),
-        ("GET", ..) => header(head, "range").unwrap_or("all").to_owned(),
-        _ => String::new(),
-    };
-    format!("{method} {what}").trim().to_owned()
-}
-
-fn longer(answer: &[u8]) -> Vec<u8> {
-    let end = head_end(answer).unwrap_or(0);
-    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let length: usize = header(&head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let lines = head.lines().map(|line| match line.split_once(':') {
-        Some((key, _)) if key.eq_ignore_ascii_case("content-length") => format!("{key}: {}\r\n", length + 7),
-        _ => format!("{line}\r\n"),
-    });
-    let mut all: Vec<u8> = lines.collect::<String>().into_bytes();
-    all.extend_from_slice(&answer[end..]);
-    all
 }

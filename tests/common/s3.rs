@@ -144,9 +144,19 @@ impl Bucket {
 
     /// Makes an unfinished upload an hour older: the server has it as a folder of that name.
     pub fn age(&self, id: &str) {
+        self.age_by(id, Duration::from_secs(3600));
+    }
+
+    /// Makes all unfinished uploads older.
+    pub fn age_unfinished(&self, by: Duration) {
+        let pages = self.raw.list_multiparts_uploads(None, None).unwrap();
+        pages.into_iter().flat_map(|page| page.uploads).for_each(|upload| self.age_by(&upload.id, by));
+    }
+
+    fn age_by(&self, id: &str, by: Duration) {
         let root = std::path::PathBuf::from(from_runner("VOXELTRON_TEST_S3_ROOT")).join(&self.name);
         let found = find(&root, id).unwrap_or_else(|| panic!("no upload {id} below {}", root.display()));
-        File::open(found).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        File::open(found).unwrap().set_modified(SystemTime::now() - by).unwrap();
     }
 }
 

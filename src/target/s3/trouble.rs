@@ -134,7 +134,9 @@ fn hint(trouble: &Trouble, target: &Shown<'_>, doing: Doing) -> Option<String> {
         (_, "SignatureDoesNotMatch") => {
             format!("look at `secret_key` and `region` in {keys}, and at no proxy changing the request")
         }
-        (_, "ExpiredToken" | "InvalidToken") => format!("renew `session_token` in {keys}, with its keys"),
+        (_, "ExpiredToken" | "InvalidToken") => {
+            format!("renew `session_token` in {keys}, or AWS_SESSION_TOKEN in the environment, with its keys")
+        }
         (_, "RequestTimeTooSkewed" | "RequestExpired") => {
             "set this host's clock: `timedatectl set-ntp true`".to_owned()
         }
@@ -153,6 +155,10 @@ fn hint(trouble: &Trouble, target: &Shown<'_>, doing: Doing) -> Option<String> {
         (404, "") => format!("look at `endpoint` in {keys}: no S3 store answers there"),
         (507, _) | (_, "QuotaExceeded" | "StorageFull" | "XMinioStorageFull") => {
             "make room, or keep fewer backups".to_owned()
+        }
+        // A HEAD's answer has no word.
+        (429 | 503, _) | (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded") => {
+            "the store is busy, or slows its caller down: try again later, or let fewer jobs begin at once".to_owned()
         }
         _ => return None,
     })
