@@ -1,6 +1,8 @@
 //! A restore that can't or need not be one stream into a scratch database: by a role that may not create one, in a single
 //! transaction; and in parallel, from a file.
 
+use voxeltron_backup::engine::{Aside, Keep};
+
 use super::*;
 
 /// A database of a role that may not create databases, gone after the test with the role.
@@ -210,6 +212,46 @@ fn a_transaction_that_fails_changes_nothing() {
     this.restore(&*bytes, &findings.counts).unwrap();
     assert_eq!(this.sql("SELECT count(*) FROM b"), "2");
     assert_eq!(this.sql("SELECT to_regclass('later') IS NULL"), "t");
+}
+
+/// Remembers what was asked of it, and may fail at it.
+struct Shelf {
+    asked: std::sync::Mutex<Vec<&'static str>>,
+    fails: &'static str,
+}
+
+impl Shelf {
+    fn ask(&self, what: &'static str) -> Result<()> {
+        self.asked.lock().unwrap().push(what);
+        if self.fails == what { Err(Error::other(format!("no {what}"))) } else { Ok(()) }
+    }
+}
+
+impl Aside for Shelf {
+    fn room(&self) -> Result<()> {
+        self.ask("room")
+    }
+
+    fn take(&self, _: chrono::DateTime<chrono::Utc>) -> Result<()> {
+        self.ask("take")
+    }
+}
+
+#[test]
+fn what_was_there_is_kept_as_a_dump_before_the_transaction() {
+    let this = Poor::new("transaction keeps", CHECKED);
+    let (bytes, findings) = this.backup();
+    this.sql("INSERT INTO b VALUES (3)");
+    let before = this.db.all();
+    for (fails, asked) in [("room", &["room"][..]), ("take", &["room", "take"]), ("", &["room", "take"])] {
+        let shelf = std::sync::Arc::new(Shelf { asked: std::sync::Mutex::default(), fails });
+        let keep = Keep { at: cx().world.clock.now(), aside: std::sync::Arc::<Shelf>::clone(&shelf) };
+        let request = Request { keep: Some(keep), ..Request::new(Destination::InPlace, findings.counts.clone()) };
+        let outcome = this.engine().restore(&mut inspected(&*bytes), &request, &cx());
+        assert_eq!(*shelf.asked.lock().unwrap(), asked);
+        assert_eq!(outcome.is_ok(), fails.is_empty(), "{outcome:?}");
+        assert_eq!(this.db.all() == before, !fails.is_empty());
+    }
 }
 
 #[test]
