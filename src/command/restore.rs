@@ -286,7 +286,7 @@ pub(super) fn in_place(
     let shelf = Arc::new(Shelf::new(app, database, opened, wanted));
     with_hooks(app, database, || {
         let keep = shelf.begin()?;
-        let restored = work(app, keep.as_ref()).inspect_err(|_| shelf.failed())?;
+        let restored = work(app, keep.as_ref()).inspect_err(|_| keep.iter().for_each(|_| shelf.failed()))?;
         if let Some(kept) = shelf.settle(keep.as_ref()) {
             app.cx.report.note(&previous::told(app, database, &kept));
         }

@@ -34,7 +34,7 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     let opened = app.engine(database)?;
     let engine = opened.engine.as_ref();
     let shelf = Shelf::new(app, database, &opened, 0);
-    let kept = shelf.all(&app.cx)?.pop().ok_or_else(|| nothing(app, database))?;
+    let kept = shelf.newest(&app.cx)?.ok_or_else(|| nothing(app, database))?;
     let undone =
         Undone { database: database.to_owned(), since: kept.since, name: kept.name.clone(), on_server: kept.on_server };
     if args.dry_run {
@@ -66,7 +66,8 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
 /// With the locks held: what is the newest may have changed until then.
 fn back(app: &App, opened: &Opened, database: &str, keep: Option<&Keep>) -> Result<Restored> {
     let shelf = Shelf::new(app, database, opened, 0);
-    let kept = shelf.all(&app.cx)?.pop().ok_or_else(|| nothing(app, database))?;
+    let kept = shelf.newest(&app.cx)?.ok_or_else(|| nothing(app, database))?;
+    shelf.undoing(&kept)?;
     if !kept.on_server {
         return from_dump(app, opened, &shelf, &kept, keep);
     }

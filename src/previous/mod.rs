@@ -81,6 +81,27 @@ impl Shelf {
         Ok(all)
     }
 
+    /// What `--undo` puts back.
+    ///
+    /// # Errors
+    /// As [`Shelf::all`].
+    pub fn newest(&self, cx: &Cx) -> Result<Option<Kept>> {
+        let mut all = self.all(cx)?;
+        let past = Record::of(&self.app).read().unwrap_or_default().remove(&self.database);
+        let begun = past.and_then(|past| past.undoing);
+        let begun = begun.and_then(|name| all.iter().position(|kept| kept.name == name));
+        Ok(begun.map(|at| all.swap_remove(at)).or_else(|| all.pop()))
+    }
+
+    /// Writes down what is being put back: an undo that fails may have kept what stands now, which is newer.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn undoing(&self, kept: &Kept) -> Result<()> {
+        let name = Some(kept.name.clone());
+        Record::of(&self.app).update(|all| all.entry(self.database.clone()).or_default().undoing = name)
+    }
+
     /// The backup that a kept dump is.
     ///
     /// # Errors
@@ -136,22 +157,22 @@ impl Shelf {
         tidy(&self.app, &self.database);
         let new = new.into_iter().next_back();
         let begun = left.first().map(|kept| kept.since);
-        self.note(new.clone().or_else(|| left.pop()), |_| begun);
+        self.note(new.clone().or_else(|| left.pop()), |_| Past { begun, ..Past::default() });
         new
     }
 
     /// After a restore that has failed, and may have taken its place in part: the newest is what `--undo` puts back.
     pub fn failed(&self) {
-        if let Ok(all) = self.all(&self.patient()) {
-            self.note(all.into_iter().next_back(), |begun| begun);
+        if let Ok(kept) = self.newest(&self.patient()) {
+            self.note(kept, |past| past);
         }
     }
 
-    /// Writes down what is kept, and since when there may be more of it.
-    fn note(&self, kept: Option<Kept>, begun: impl FnOnce(Option<DateTime<Utc>>) -> Option<DateTime<Utc>>) {
+    /// Writes down what is kept, and what else is to be remembered.
+    fn note(&self, kept: Option<Kept>, rest: impl FnOnce(Past) -> Past) {
         let noted = Record::of(&self.app).update(|all| {
             let past = all.entry(self.database.clone()).or_default();
-            *past = Past { begun: begun(past.begun), kept, not_before: None };
+            *past = Past { kept, not_before: None, ..rest(std::mem::take(past)) };
             if *past == Past::default() {
                 all.remove(&self.database);
             }

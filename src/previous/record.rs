@@ -53,6 +53,9 @@ pub struct Past {
     /// When it is to be looked at again, after it could not be dropped.
     #[serde(with = "serde_rfc3339_option", default)]
     pub not_before: Option<DateTime<Utc>>,
+    /// What an undo that has not ended well was putting back: the next one goes on with it, whatever was kept since.
+    #[serde(default)]
+    pub undoing: Option<String>,
 }
 
 /// What is remembered of all.

@@ -1,7 +1,9 @@
 //! SQLite: a dump is kept, encrypted.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::common::{Sandbox, sqlite3};
 use crate::{Bench, Way, lines, shown};
@@ -111,6 +113,36 @@ fn what_can_t_be_kept_is_not_replaced() {
     let restored = shop.all();
     way.sandbox.command(&["restore", "shop", "--undo"]).exits(12).stderr_any().run();
     assert_eq!(shop.all(), restored);
+}
+
+#[test]
+fn an_undo_that_failed_is_done_again() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    shop.change();
+    let changed = shop.all();
+    way.restore();
+    let restored = shop.all();
+    // What stands can be read and kept, but not be replaced.
+    let writer = rusqlite::Connection::open(&shop.path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut command = way.sandbox.command(&["-q", "restore", "shop", "--undo"]).into_command();
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let folder = way.sandbox.data_dir().join("previous/host/shop");
+    let names = || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let whole = || names().filter(|name| name.to_string_lossy().ends_with(".manifest.json")).count();
+    while whole() < 2 && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(way.dumps(), 2, "the newer one is of what stands");
+    drop(writer);
+    assert!(shop.all() == restored);
+    way.undo();
+    assert!(shop.all() == changed);
+    assert_eq!(way.kept().len(), 1);
 }
 
 #[test]
