@@ -250,6 +250,14 @@ impl Put<'_> {
                 if last {
                     break;
                 }
+                // A larger part is not read before smaller ones have made room for it, nor are their buffers kept.
+                let most = lanes(part_size(parts.base, parts.number + 1));
+                while busy > most {
+                    let (number, _, outcome) = sent.recv().map_err(|_| self.target.wrong("a part got lost"))?;
+                    busy -= 1;
+                    done.push(Part { part_number: number, etag: outcome.map_err(|trouble| self.tell(&trouble))? });
+                }
+                spare.truncate(most - busy);
                 last = parts.next()?;
             }
             drop(to_send);
