@@ -1,7 +1,7 @@
-// Stand-ins for mongodump and mongorestore, for the tests alone, on machines where the real ones can't be installed: the
+// Stand-ins for mongodump and mongorestore, for tests in containers, where the real ones can't be installed: the
 // same options, as far as the engine uses them, the same archive format, the password from standard input, and the same
-// driver. Written after the format's published description and what the real ones are known to do; the real ones take
-// their place when `tests/run` finds them on the path. One program: the name by which it is called says which.
+// driver. Written after the format's published description and what the real ones are known to do. One program: the name by
+// which it is called says which.
 package main
 
 import (
