@@ -70,17 +70,23 @@ impl Tools {
     }
 
     /// Loads an archive of the database `from` into `to`, whose collections get `prefix` before their names; `without`
-    /// those that can't be made so. To older tools a pattern's `*` stands for one line alone, and what no pattern fits goes
-    /// where it came from: the names of `lines` are given as they are, and the last pattern that fits wins.
+    /// those that can't be made so. To older tools a pattern's `*` stands for one line alone, and what no pattern fits is
+    /// left out: the names of `lines` are given as they are, and the last pattern that fits wins.
     pub fn load(&self, from: &str, to: &str, prefix: &str, without: &[&str], lines: &[&str]) -> Invocation {
         let named = |name: &&str| {
-            let name = pattern(name);
-            [format!("--nsFrom={}.{name}", pattern(from)), format!("--nsTo={}.{prefix}{name}", pattern(to))]
+            let (from, to, name) = (pattern(from), pattern(to), pattern(name));
+            [
+                format!("--nsInclude={from}.{name}"),
+                format!("--nsFrom={from}.{name}"),
+                format!("--nsTo={to}.{prefix}{name}"),
+            ]
         };
+        let others = Some(format!("--nsInclude={}.*", pattern(from))).filter(|_| !lines.is_empty());
         let excluded = without.iter().map(|name| format!("--nsExclude={}.{}", pattern(from), pattern(name)));
         self.tool("mongorestore")
             .args(["--archive", "--stopOnError"])
             .args([format!("--nsFrom={}.*", pattern(from)), format!("--nsTo={}.{prefix}*", pattern(to))])
+            .args(others)
             .args(lines.iter().flat_map(named))
             .args(excluded)
             .args(&self.toolbox.restore_args)
@@ -174,7 +180,8 @@ mod tests {
         assert_eq!(
             load.args.join(" "),
             "--uri=mongodb://u@h/?authSource=admin --serverSelectionTimeout=2 --archive --stopOnError --nsFrom=a\\*b.* \
-             --nsTo=d.__restoring_0_* --nsFrom=a\\*b.x\n\\* --nsTo=d.__restoring_0_x\n\\* --nsExclude=a\\*b.v\\*"
+             --nsTo=d.__restoring_0_* --nsInclude=a\\*b.* --nsInclude=a\\*b.x\n\\* \
+             --nsFrom=a\\*b.x\n\\* --nsTo=d.__restoring_0_x\n\\* --nsExclude=a\\*b.v\\*"
         );
         assert_eq!(load.first_line.as_ref().map(Secret::expose), Some("canary"));
         assert_eq!(
