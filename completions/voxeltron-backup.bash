@@ -533,7 +533,7 @@ _voxeltron__backup() {
             return 0
             ;;
         voxeltron__subcmd__backup__subcmd__db__subcmd__restore)
-            opts="-c -q -v -h -V --latest --timestamp --before --job --target --instance --into --url --password-file --jobs --output --dry-run --yes --allow-unauthenticated --config --json --quiet --verbose --progress --color --help --version"
+            opts="-c -q -v -h -V --latest --timestamp --before --undo --job --target --instance --into --url --password-file --jobs --output --dry-run --yes --allow-unauthenticated --config --json --quiet --verbose --progress --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1115,7 +1115,7 @@ _voxeltron__backup() {
             return 0
             ;;
         voxeltron__subcmd__backup__subcmd__restore)
-            opts="-c -q -v -h -V --latest --timestamp --before --job --target --instance --into --url --password-file --jobs --output --dry-run --yes --allow-unauthenticated --config --json --quiet --verbose --progress --color --help --version"
+            opts="-c -q -v -h -V --latest --timestamp --before --undo --job --target --instance --into --url --password-file --jobs --output --dry-run --yes --allow-unauthenticated --config --json --quiet --verbose --progress --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
