@@ -125,6 +125,8 @@ impl Shelf {
         if keeping(&self.app, &self.database).is_zero() {
             return Ok(None);
         }
+        // Now rather than after: it makes room, and what is kept next may bear the same second in its name.
+        tidy(&self.app, &self.database);
         let newest = self.all(&self.app.cx)?.last().map(|kept| kept.since + TimeDelta::seconds(1));
         let at = self.app.cx.world.clock.now().trunc_subsecs(0);
         let at = newest.map_or(at, |newest| newest.max(at));

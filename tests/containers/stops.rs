@@ -64,6 +64,47 @@ fn hold(parts: &[&str], child: &mut Child) -> Option<u32> {
     None
 }
 
+/// Ends tools that wait for more input though all that could give it is gone: conmon 2.1.6 keeps the input open for ever
+/// when a tool says something to a caller who has just died, before the end of the input has come to it. Only when the caller
+/// (`podman exec`) is gone, the tool is waiting at its input, and conmon alone can write to it.
+fn end_what_conmon_forgot(parts: &[&str]) {
+    let all = processes(parts);
+    if all.iter().any(|(_, program)| program == "podman") {
+        return;
+    }
+    for (tool, _) in all {
+        let threads = fs::read_dir(format!("/proc/{tool}/task")).into_iter().flatten().flatten();
+        let at = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("wchan")).unwrap_or_default();
+        let waits = threads.map(at).any(|at| at.contains("pipe_read"));
+        let Ok(input) = fs::read_link(format!("/proc/{tool}/fd/0")) else { continue };
+        let writers = writers(&input.to_string_lossy());
+        if waits && !writers.is_empty() && writers.iter().all(|program| program == "conmon") {
+            println!("conmon forgot to end the input of {tool}");
+            signal(tool, "KILL");
+        }
+    }
+}
+
+/// The programs that can write to a pipe.
+fn writers(pipe: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
+        let writes = |file: fs::DirEntry| {
+            let is_it = fs::read_link(file.path()).is_ok_and(|link| link.to_string_lossy() == pipe);
+            let about = || fs::read_to_string(entry.path().join("fdinfo").join(file.file_name())).unwrap_or_default();
+            let flags =
+                |text: String| text.lines().find_map(|line| Some(line.strip_prefix("flags:")?.trim().to_owned()));
+            is_it
+                && flags(about()).is_some_and(|flags| u32::from_str_radix(&flags, 8).is_ok_and(|flags| flags & 3 == 1))
+        };
+        if files.flatten().any(writes) {
+            found.push(fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned());
+        }
+    }
+    found
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Signal,
@@ -125,6 +166,9 @@ impl Case<'_> {
         while anything(&parts) {
             let long = asked.elapsed() > Duration::from_secs(120);
             assert!(!long, "{stop:?} of {args:?}: still there after two minutes: {}", states(&parts));
+            if stop == Stop::Death && asked.elapsed() > Duration::from_secs(10) {
+                end_what_conmon_forgot(&parts);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
         self.nothing_fell_to_the_first();

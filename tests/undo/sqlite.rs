@@ -159,6 +159,28 @@ fn a_damaged_record_stops_no_tick() {
 }
 
 #[test]
+fn what_a_killed_run_left_goes_even_if_it_bears_the_same_second() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    way.restore();
+    let folder = way.sandbox.data_dir().join("previous/host/shop");
+    // Whenever within a minute the next one is kept, one of these has its name.
+    let now = chrono::Utc::now();
+    for second in 0..60 {
+        let at = (now + chrono::TimeDelta::seconds(second)).format("%Y%m%dT%H%M%SZ");
+        let left = folder.join(format!("{at}-previous.0badcafe.sqlite.gz.enc"));
+        std::fs::write(&left, "half of a dump").unwrap();
+        std::fs::set_permissions(left, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    shop.change();
+    let changed = shop.all();
+    way.restore();
+    assert_eq!((way.dumps(), way.kept().len()), (1, 1));
+    way.undo();
+    assert_eq!(shop.all(), changed);
+}
+
+#[test]
 fn undo_goes_with_no_choice_of_a_backup() {
     let sandbox = Sandbox::new();
     for other in [["--latest", ""], ["--into", "x"], ["--output", "x"], ["--target", "x"], ["--job", "x"]] {
