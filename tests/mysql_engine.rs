@@ -320,6 +320,7 @@ on_both!(
     a_cut_dump_changes_nothing,
     a_count_that_differs_changes_nothing,
     clients_that_hammer_see_the_old_or_the_new_schema,
+    views_that_differ_in_anything_come_back,
     into_another_name,
     a_drill_counts_and_leaves_nothing,
     a_backup_with_the_wrong_rows_is_caught,
@@ -430,8 +431,16 @@ fn a_count_that_differs_changes_nothing(server: Server) {
 }
 
 fn clients_that_hammer_see_the_old_or_the_new_schema(server: Server) {
-    for code in [false, true] {
+    for (code, view) in [(false, false), (false, true), (true, false)] {
         let db = Database::small(server.clone(), "hammer", code);
+        if view {
+            db.sql(
+                "CREATE FUNCTION g(x INT) RETURNS INT DETERMINISTIC RETURN x; CREATE VIEW w AS SELECT t FROM a WHERE i = 1;
+                 CREATE VIEW joined AS SELECT w.t, g(b.i) AS i FROM w, b",
+            );
+        }
+        let join =
+            if view { "SELECT t, i FROM joined LIMIT 1;" } else { "SELECT a.t, b.i FROM a, b WHERE a.i = 1 LIMIT 1;" };
         db.sql("UPDATE a SET t = 'new'; UPDATE b SET i = 7");
         let (bytes, findings) = db.backup();
         let after = db.all();
@@ -443,8 +452,7 @@ fn clients_that_hammer_see_the_old_or_the_new_schema(server: Server) {
                     let (db, done, seen, broken) = (&db, &done, &seen, &broken);
                     scope.spawn(move || {
                         while !done.load(Ordering::SeqCst) {
-                            let join = "SELECT a.t, b.i FROM a, b WHERE a.i = 1 LIMIT 1;".repeat(200);
-                            match db.server.try_sql(&db.name, &join) {
+                            match db.server.try_sql(&db.name, &join.repeat(200)) {
                                 Ok(text) => {
                                     seen.fetch_add(1, Ordering::SeqCst);
                                     let mixed = text.lines().find(|line| *line != "old\t6" && *line != "new\t7");
@@ -473,6 +481,45 @@ fn clients_that_hammer_see_the_old_or_the_new_schema(server: Server) {
         }
         db.assert_nothing_left();
     }
+}
+
+fn views_that_differ_in_anything_come_back(server: Server) {
+    let db = Database::small(server, "views", false);
+    db.sql(
+        "CREATE FUNCTION g(x INT) RETURNS INT DETERMINISTIC RETURN x; CREATE VIEW v AS SELECT i, 'a\nb' AS t FROM a;
+         CREATE VIEW w AS SELECT g(v.i) AS i FROM v; CREATE VIEW gone AS SELECT 1 AS i",
+    );
+    let other = format!("{} o", db.name);
+    let qualified = format!("CREATE VIEW q AS SELECT a.i FROM a, {}.x", ident(&other));
+    db.server.admin(&format!("CREATE DATABASE {0}; CREATE TABLE {0}.x (i INT)", ident(&other)));
+    db.sql(&format!("{qualified}; CREATE VIEW above_q AS SELECT i FROM q"));
+    let before = db.all();
+    let (bytes, findings) = db.backup();
+    let quoted = format!("CREATE OR REPLACE VIEW v AS SELECT i, '{}.' AS t FROM a", ident(&db.name));
+    for change in [
+        "SELECT 1",
+        "CREATE OR REPLACE ALGORITHM=TEMPTABLE VIEW v AS SELECT i, 'a\nb' AS t FROM a",
+        "CREATE OR REPLACE ALGORITHM=MERGE VIEW v AS SELECT i, 'a\nb' AS t FROM a",
+        "CREATE OR REPLACE SQL SECURITY INVOKER VIEW v AS SELECT i, 'a\nb' AS t FROM a",
+        "CREATE OR REPLACE DEFINER = nobody@nowhere VIEW v AS SELECT i, 'a\nb' AS t FROM a",
+        "CREATE OR REPLACE VIEW v AS SELECT i, 'a\nB' AS t FROM a",
+        "CREATE OR REPLACE VIEW v AS SELECT i, 'a\nb' AS t FROM a WITH CHECK OPTION",
+        "SET NAMES latin1; CREATE OR REPLACE VIEW v AS SELECT i, 'a\nb' AS t FROM a; SET NAMES utf8mb4",
+        "DROP VIEW v; CREATE TABLE v (i INT)",
+        "DROP VIEW gone; CREATE VIEW more AS SELECT * FROM w",
+        "ALTER TABLE a MODIFY i BIGINT AUTO_INCREMENT",
+        "DROP TABLE a",
+        &quoted,
+        &qualified.replace("VIEW q", "OR REPLACE VIEW q").replace("a.i", "a.t AS i"),
+    ] {
+        db.sql(&format!("DELETE FROM b; {change}"));
+        let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
+        assert_eq!(restored.unwrap().notes, Vec::<String>::new(), "{change}");
+        similar(&before, &db.all());
+        assert_eq!(db.sql("SELECT COUNT(*) FROM w; SELECT COUNT(*) FROM above_q"), "2190\n0", "{change}");
+        db.assert_nothing_left();
+    }
+    db.server.admin(&format!("DROP DATABASE {}", ident(&other)));
 }
 
 fn into_another_name(server: Server) {
@@ -790,8 +837,10 @@ fn killed_at_any_instant(server: Server) {
         match tables.as_str() {
             "0" => {}
             "2" => {
-                let rows = db.sql("SELECT (SELECT COUNT(*) FROM a), (SELECT COUNT(*) FROM b)");
-                assert!(rows == "2190\t3" || rows == "2190\t4", "after step {step}: {rows}");
+                // The view, too, which is the same in both.
+                let rows =
+                    db.sql("SELECT (SELECT COUNT(*) FROM a), (SELECT COUNT(*) FROM b), (SELECT COUNT(*) FROM v)");
+                assert!(rows == "2190\t3\t3" || rows == "2190\t4\t4", "after step {step}: {rows}");
             }
             other => panic!("{other} tables after step {step}"),
         }

@@ -124,8 +124,8 @@ impl Made {
         script
     }
 
-    /// Whether the text of `self` speaks of `name` in backticks.
-    fn speaks_of(&self, name: &str) -> bool {
+    /// Whether its text speaks of `name` in backticks.
+    pub fn speaks_of(&self, name: &str) -> bool {
         let name = ident(name).into_bytes();
         unhex(&self.text).windows(name.len()).any(|window| window == name)
     }

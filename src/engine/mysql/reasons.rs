@@ -38,6 +38,9 @@ pub fn misses_database(error: &Error) -> bool {
     error.tail.iter().any(|line| line.contains("1049"))
 }
 
+/// The server's number for a table or view that is not there.
+pub const NO_SUCH_TABLE: u32 = 1146;
+
 /// The number of the server's error, if that is what ended the tool.
 pub fn number(error: &Error) -> Option<u32> {
     error.tail.iter().rev().find_map(|line| {

@@ -232,7 +232,7 @@ impl<'a> Restore<'a> {
         let gone = self.facts.live.is_none();
         outcome.map_err(|error| match reasons::number(&error) {
             // MariaDB writes a sequence that gives defaults with its schema, and looks for it there.
-            Some(1146) if gone => error.hint(format!(
+            Some(reasons::NO_SUCH_TABLE) if gone => error.hint(format!(
                 "a column takes its default from a sequence of the schema that is gone: CREATE DATABASE it, CREATE SEQUENCE \
                  in it what the last lines name, and restore again ([databases.{}])",
                 self.tools.toolbox.configured
@@ -297,7 +297,7 @@ impl<'a> Restore<'a> {
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
         let tables: Vec<String> = loaded.table_names().into_iter().filter(|name| !self.names.is_ours(name)).collect();
         let charset = loaded.live.clone().unwrap_or_default();
-        let record = Record { live: self.facts.table_names(), tables, charset, made };
+        let mut record = Record { live: self.facts.table_names(), tables, charset, made, ..Record::default() };
         if let Some(trigger) = record.of("trigger").find(|trigger| !record.tables.contains(&trigger.table)) {
             let message =
                 format!("the dump's trigger {} is on a table that it does not hold: {}", trigger.name, trigger.table);
@@ -310,8 +310,13 @@ impl<'a> Restore<'a> {
             run(code::script(record.of(what), &scratch, &record.charset, &on))
                 .map_err(|error| error.while_doing(format!("can't make the dump's {of}")))?;
         }
-        let tolerated = |number: u32| RIGHTS_ELSEWHERE.contains(&number);
-        swap::make_views(self.tools, &self.client, &scratch, &record, self.cx, &tolerated)?;
+        // One that names another schema, too, names the real one, whose tables may be gone: then it is tried at its place.
+        let elsewhere = |view: &Made, number: u32| {
+            let absent = number == reasons::NO_SUCH_TABLE && view.speaks_of(&self.names.target);
+            absent || RIGHTS_ELSEWHERE.contains(&number)
+        };
+        let views = record.of("view").cloned().collect();
+        swap::make_views(self.tools, &self.client, (&scratch, &record.charset), views, self.cx, &elsewhere)?;
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
         if loaded.triggers.len() != record.of("trigger").count() {
             return Err(Error::new(Kind::Tool, "not all of the dump's triggers could be made"));
@@ -319,6 +324,10 @@ impl<'a> Restore<'a> {
         if *destination == Destination::Drill {
             return Ok(record);
         }
+        // What can't be described is made anew.
+        let described =
+            swap::describe(self.tools, &self.client, (&scratch, &self.names.target), &loaded.views, self.cx);
+        record.views = described.unwrap_or_default();
         let drop =
             |what: &str, name: &String| format!("DROP {what} IF EXISTS {};\n", table(&scratch, name)).into_bytes();
         let triggers = loaded.triggers.iter().flat_map(|name| drop("TRIGGER", name));

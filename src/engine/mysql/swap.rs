@@ -1,15 +1,17 @@
 //! How a loaded schema takes the place of the live one. Flows in: a scratch schema and what the dump holds besides tables.
 //! Flows out: the live schema exchanged. Touches the server.
 //!
-//! A schema can't be renamed, and a table with triggers can't leave its schema. Where there is neither trigger, view nor
-//! another routine on either side, one RENAME TABLE exchanges all tables at once. Otherwise clients find no tables for
-//! some milliseconds, and never some of both: (1) the live tables get names of ours, views go; (2) their triggers go;
-//! (3) they leave, and the new ones come under names of ours; (4) these get their triggers and the routines; (5) they get
-//! their names; (6) views and events are made.
+//! A schema can't be renamed, and a table with triggers can't leave its schema. Where there is neither trigger nor another
+//! view or routine on either side, one RENAME TABLE exchanges all tables at once. Otherwise clients find no tables for
+//! some milliseconds, and never some of both: (1) the live tables get names of ours, views that differ go; (2) their
+//! triggers go; (3) they leave, and the new ones come under names of ours; (4) these get their triggers and the routines;
+//! (5) they get their names; (6) views and events are made. A view that is the same on both sides stays all the while: it
+//! names its tables, and they come back to their names with all of their rows at one stroke.
 //!
 //! What is to be done stands in a table of the scratch schema before the first step. Each step is one statement or can be
 //! done again, and the names tell which was the last: so whoever finds a swap half-way finishes it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,9 @@ pub struct Record {
     pub tables: Vec<String>,
     /// The schema's character set and collation.
     pub charset: String,
+    /// The loaded views as the server describes them in the schema they are for.
+    #[serde(default)]
+    pub views: BTreeMap<String, String>,
     /// Views, routines, triggers and events; in rows of their own.
     #[serde(skip)]
     pub made: Vec<Made>,
@@ -77,6 +82,8 @@ pub struct Swap<'a> {
     pub names: Names,
     /// What is to be done.
     pub record: Record,
+    /// Live views that are as the loaded ones, when last looked at.
+    same: BTreeSet<String>,
 }
 
 impl<'a> Swap<'a> {
@@ -84,7 +91,7 @@ impl<'a> Swap<'a> {
     pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
         let mut cx = for_cleanup(cx);
         cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
-        Self { tools, client, cx, names, record }
+        Self { tools, client, cx, names, record, same: BTreeSet::new() }
     }
 
     /// Finds the swap that a dead restore has left, if it had come to one.
@@ -175,6 +182,7 @@ impl<'a> Swap<'a> {
             };
             if stage == Stage::Untouched {
                 self.record.live = live.table_names();
+                self.same = self.same_views(&live);
                 if let Err(error) = self.write_record() {
                     failure = Some(error);
                     continue;
@@ -207,8 +215,17 @@ impl<'a> Swap<'a> {
 
     /// Whether all can be done by one statement.
     fn is_plain(&self, live: &Facts, scratch: &Facts) -> bool {
-        let code = self.record.made.iter().any(|made| made.what == "trigger" || made.what == "view");
-        !code && live.triggers.is_empty() && live.views.is_empty() && live.routines == scratch.routines
+        let trigger = self.record.of("trigger").next().is_some() || !live.triggers.is_empty();
+        let views = live.views.iter().chain(self.record.of("view").map(|made| &made.name));
+        !trigger && views.into_iter().all(|view| self.same.contains(view)) && live.routines == scratch.routines
+    }
+
+    /// The live views that are as the loaded ones.
+    fn same_views(&self, live: &Facts) -> BTreeSet<String> {
+        // What can't be described is made anew.
+        let now = describe(self.tools, self.client, (&self.names.target, &self.names.target), &live.views, &self.cx)
+            .unwrap_or_default();
+        now.into_iter().filter(|(name, text)| self.record.views.get(name) == Some(text)).map(|(name, _)| name).collect()
     }
 
     /// The statements from `stage` to the new tables under their names.
@@ -248,7 +265,7 @@ impl<'a> Swap<'a> {
 
     fn drop_views(&self, live: &Facts) -> Vec<u8> {
         let drop = |view: &String| format!("DROP VIEW IF EXISTS {};\n", table(&self.names.target, view)).into_bytes();
-        live.views.iter().flat_map(drop).collect()
+        live.views.iter().filter(|view| !self.same.contains(*view)).flat_map(drop).collect()
     }
 
     /// Routines that differ are made anew; the others stay, and with them what is granted on them.
@@ -274,15 +291,19 @@ impl<'a> Swap<'a> {
     ///
     /// # Errors
     /// [`Kind::Tool`] when something could not be made; the tables stand.
-    pub fn finish(&self) -> Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         let (_, live, scratch) = self.stage()?;
+        self.same = self.same_views(&live);
         let mut sql = self.routines(&live, &scratch);
         for event in &live.events {
             sql.extend(format!("DROP EVENT IF EXISTS {};\n", table(&self.names.target, event)).into_bytes());
         }
         sql.extend(self.drop_views(&live));
         self.run(&sql)?;
-        make_views(self.tools, self.client, &self.names.target, &self.record, &self.cx, &|_| false)?;
+        let views = self.record.of("view").filter(|view| !self.same.contains(&view.name)).cloned().collect();
+        make_views(self.tools, self.client, (&self.names.target, &self.record.charset), views, &self.cx, &|_, _| {
+            false
+        })?;
         let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
         self.run(&events)
     }
@@ -308,43 +329,87 @@ fn rename(pairs: &[(String, String)]) -> Vec<u8> {
     format!("/*!50000 RENAME TABLE {} */;\n", pairs.join(", ")).into_bytes()
 }
 
-/// Makes the views in `schema`, all at once or, where one needs another that our order put behind it, one by one.
+/// How the server describes views of a schema, by their names; `own` stands where they name it.
 ///
 /// # Errors
-/// [`Kind::Tool`] for a view that can't be made, unless its error's number is `tolerated`.
+/// [`Kind::Tool`] when the server can't be asked or does not describe one of them.
+pub fn describe(
+    tools: &Tools,
+    client: &Tool,
+    (schema, own): (&str, &str),
+    views: &[String],
+    cx: &Cx,
+) -> Result<BTreeMap<String, String>> {
+    // No text of theirs holds this line.
+    let end = format!("end of a view {}\n", cx.world.random_hex(16)?);
+    let ask = |view: &String| format!("SHOW CREATE VIEW {};\nSELECT {};\n", ident(view), literal(end.trim_end()));
+    let text = match views {
+        [] => String::new(),
+        views => tools.run(client, Some(schema), views.iter().map(ask).collect::<String>().as_bytes(), cx)?,
+    };
+    let [from, to] = [schema, own].map(|name| format!("{}.", ident(name)));
+    let texts = text.split(&end).map(|text| text.replace(&from, &to));
+    Ok(views.iter().cloned().zip(texts).collect())
+}
+
+/// Makes `views` in a schema, all at once or, where one needs another that our order put behind it, one by one. `schema`:
+/// its name, and its character set and collation.
+///
+/// # Errors
+/// [`Kind::Tool`] for a view that can't be made, unless it is excused by its error's number, or stands on one that is.
 pub fn make_views(
     tools: &Tools,
     client: &Tool,
-    schema: &str,
-    record: &Record,
+    (schema, charset): (&str, &str),
+    views: Vec<Made>,
     cx: &Cx,
-    tolerated: &dyn Fn(u32) -> bool,
+    excused: &dyn Fn(&Made, u32) -> bool,
 ) -> Result<()> {
-    let mut views = code::in_order(record.of("view").cloned().collect());
-    let script = |views: &[Made]| code::script(views, schema, &record.charset, &|_| None);
+    let mut views = code::in_order(views);
+    let script = |views: &[Made]| code::script(views, schema, charset, &|_| None);
     if views.is_empty() || tools.run(client, Some(schema), &script(&views), cx).is_ok() {
         return Ok(());
     }
     loop {
-        let (count, mut failed, mut failure) = (views.len(), Vec::new(), None);
+        let (count, mut failed) = (views.len(), Vec::new());
         for view in views {
             let again = format!("DROP VIEW IF EXISTS {};\n", table(schema, &view.name)).into_bytes();
             let script = [again, script(std::slice::from_ref(&view))].concat();
-            if let Err(error) = tools.run(client, Some(schema), &script, cx) {
-                if error.is_stopped() {
-                    return Err(error);
-                }
-                if !reasons::number(&error).is_some_and(tolerated) {
-                    failure = Some(error.while_doing(format!("can't make the view {}", view.name)));
-                }
-                failed.push(view);
+            match tools.run(client, Some(schema), &script, cx) {
+                Ok(_) => {}
+                Err(error) if error.is_stopped() => return Err(error),
+                Err(error) => failed.push((view, error)),
             }
         }
-        match failure {
-            Some(error) if failed.len() == count => return Err(error),
+        let failure = first_not_excused(&failed, excused);
+        let all = failed.len() == count;
+        match failure.and_then(|at| failed.get(at).map(|(view, _)| (at, view.name.clone()))) {
             None => return Ok(()),
-            Some(_) => views = failed,
+            Some((at, name)) if all => {
+                let error = failed.swap_remove(at).1;
+                return Err(error.while_doing(format!("can't make the view {name}")));
+            }
+            Some(_) => views = failed.into_iter().map(|(view, _)| view).collect(),
         }
+    }
+}
+
+/// Where the first of the views is whose failure is neither excused nor due to one that is.
+fn first_not_excused(failed: &[(Made, Error)], excused: &dyn Fn(&Made, u32) -> bool) -> Option<usize> {
+    let mut names: Vec<&str> = Vec::new();
+    loop {
+        let is_excused = |view: &Made, error: &Error| {
+            let number = reasons::number(error);
+            number.is_some_and(|number| excused(view, number))
+                || (number == Some(reasons::NO_SUCH_TABLE) && names.iter().any(|name| view.speaks_of(name)))
+        };
+        let (good, bad): (Vec<_>, Vec<_>) =
+            failed.iter().enumerate().partition(|(_, (view, error))| is_excused(view, error));
+        let now: Vec<&str> = good.iter().map(|(_, (view, _))| view.name.as_str()).collect();
+        if now.len() == names.len() {
+            return bad.first().map(|(at, _)| *at);
+        }
+        names = now;
     }
 }
 
