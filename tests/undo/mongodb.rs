@@ -37,9 +37,18 @@ impl Bench for Shop {
     fn all(&self) -> String {
         self.database.all()
     }
+
+    fn exchanges_at_once(&self) -> bool {
+        false
+    }
 }
 
 #[test]
 fn mongodb_there_and_back() {
     crate::there_and_back(&Shop::new());
+}
+
+#[test]
+fn mongodb_killed() {
+    crate::killed(&Shop::new(), 3);
 }
