@@ -13,12 +13,15 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::command::JSON_FORMAT;
+use crate::engine::Step;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
+use crate::format::time::serde_rfc3339;
 
 /// How much of a stream is copied at a time, in bytes.
 const COPY_BYTES: usize = 256 * 1024;
@@ -86,6 +89,19 @@ type Captured = Arc<Mutex<(Vec<u8>, Vec<u8>)>>;
 pub struct Report {
     style: Style,
     captured: Option<Captured>,
+    steps: Arc<Mutex<Vec<Begun>>>,
+}
+
+/// A step of a restore that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Begun {
+    /// Which.
+    pub step: Step,
+    /// When.
+    #[serde(with = "serde_rfc3339")]
+    pub at: DateTime<Utc>,
+    /// What is done, and to what.
+    pub what: String,
 }
 
 impl fmt::Debug for Report {
@@ -97,12 +113,12 @@ impl fmt::Debug for Report {
 impl Report {
     /// To the process's own streams.
     pub fn new(style: Style) -> Self {
-        Self { style, captured: None }
+        Self { style, ..Self::default() }
     }
 
     /// Into memory; [`Report::captured`] gives it back.
     pub fn capturing(style: Style) -> Self {
-        Self { style, captured: Some(Captured::default()) }
+        Self { style, captured: Some(Captured::default()), ..Self::default() }
     }
 
     /// What a capturing report has got: stdout and stderr.
@@ -223,6 +239,17 @@ impl Report {
         if self.style.level >= Level::Normal {
             self.say(Priority::Info, &harmless(text));
         }
+    }
+
+    /// A step of a restore begins. Its document names them, too, with the time of each.
+    pub fn step(&self, step: Step, at: DateTime<Utc>, what: &str) {
+        self.note(what);
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(Begun { step, at, what: what.to_owned() });
+    }
+
+    /// The steps that have begun.
+    pub fn steps(&self) -> Vec<Begun> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What only `-v` shows.

@@ -9,8 +9,8 @@ use crate::catalog::{Entry, Orphan};
 use crate::cli::ListArgs;
 use crate::error::Result;
 use crate::format::time::{self, rfc3339, span};
+use crate::previous::Listed;
 use crate::previous::record::Record;
-use crate::previous::{keeping, until};
 
 /// One copy of a backup, for people and programs.
 #[derive(Debug, Serialize)]
@@ -43,19 +43,6 @@ struct Leftover {
     bytes: u64,
 }
 
-/// A database as it was before a restore.
-#[derive(Debug, Serialize)]
-struct Previous {
-    database: String,
-    #[serde(with = "time::serde_rfc3339")]
-    since: DateTime<Utc>,
-    #[serde(with = "time::serde_rfc3339")]
-    until: DateTime<Utc>,
-    name: String,
-    on_server: bool,
-    bytes: Option<u64>,
-}
-
 /// Lists.
 ///
 /// # Errors
@@ -79,22 +66,17 @@ pub fn run(app: &App, args: &ListArgs) -> Result<Done> {
 }
 
 /// What this host remembers: no server is asked.
-fn kept(app: &App, database: Option<&str>) -> Vec<Previous> {
+fn kept(app: &App, database: Option<&str>) -> Vec<Listed> {
     let all = Record::of(app).read().unwrap_or_else(|error| {
         app.cx.report.warn(&error.to_string());
         Default::default()
     });
     let meant = all.into_iter().filter(|(name, _)| database.is_none_or(|database| database == name));
-    let kept = meant.filter_map(|(database, past)| {
-        let kept = past.kept?;
-        let until = until(kept.since, keeping(app, &database));
-        let (since, name, on_server, bytes) = (kept.since, kept.name, kept.on_server, kept.bytes);
-        Some(Previous { database, since, until, name, on_server, bytes })
-    });
+    let kept = meant.filter_map(|(database, past)| past.kept.map(|kept| Listed::new(app, &database, kept)));
     kept.collect()
 }
 
-fn show_kept(app: &App, kept: &[Previous]) -> Result<()> {
+fn show_kept(app: &App, kept: &[Listed]) -> Result<()> {
     if kept.is_empty() {
         return Ok(());
     }

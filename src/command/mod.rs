@@ -78,6 +78,10 @@ pub fn run(cli: &Cli, world: &World, report: &Report) -> Exit {
             Exit::from(error.kind)
         }
     };
+    let steps = report.steps();
+    if !steps.is_empty() {
+        document.insert("steps_done".to_owned(), serde_json::to_value(&steps).unwrap_or_default());
+    }
     // Commands whose stdout is what was asked for, and no report, have no document.
     let plain = matches!(cli.command, Command::Completions { .. } | Command::Man { dir: None });
     if plain && exit == Exit::Done {

@@ -25,7 +25,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::manifest::Signed;
 use crate::format::time::{self, rfc3339, span};
 use crate::hook::{self, Facts};
-use crate::previous::{self, Shelf};
+use crate::previous::{self, Listed, Shelf};
 use crate::select::choose;
 
 /// How long the hook that runs after a restore may take.
@@ -60,20 +60,20 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
             app.cx.report.warn(&format!("backup {} at {} does not authenticate: {why}", entry.id, entry.target));
         }
     }
-    let restored = match &args.output {
+    let stands = match &args.output {
         Some(_) if args.dry_run => return plan(app, args, &chosen, None),
         Some(path) => {
             let bytes = to_file(app, args, &chosen, path)?;
             app.cx.report.note(&format!("wrote {} of {}", time::bytes(bytes), chosen.signed.id));
-            Restored::default()
+            Stands::default()
         }
         None => match to_database(app, args, &chosen)? {
             Outcome::Planned(done) => return Ok(done),
             Outcome::Declined => return Err(Error::other("not confirmed, nothing was changed")),
-            Outcome::Restored(restored) => restored,
+            Outcome::Restored(stands) => stands,
         },
     };
-    Done::well().with("backup", &chosen.signed)?.with("restored", &restored)?.with("dry_run", &false)
+    stands.told(Done::well().with("backup", &chosen.signed)?)
 }
 
 /// Refuses a name that the configuration does not know.
@@ -199,7 +199,7 @@ fn copy(stream: &mut dyn Read, file: &mut dyn io::Write, path: &Path) -> Result<
 enum Outcome {
     Planned(Done),
     Declined,
-    Restored(Restored),
+    Restored(Stands),
 }
 
 fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome> {
@@ -262,12 +262,26 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
             Some(_) => elsewhere::said(database, error),
             None => error,
         });
-        return restored.map(Outcome::Restored);
+        return restored.map(|restored| Outcome::Restored(Stands { restored, previous: None }));
     }
     in_place(app, database, &opened, signed.stored_bytes, |app, keep| {
         load(app, chosen, engine.as_ref(), &Request { keep: keep.cloned(), ..request })
     })
     .map(Outcome::Restored)
+}
+
+/// What stands after a restore, and what is kept of the database that it replaced.
+#[derive(Debug, Default)]
+pub(super) struct Stands {
+    restored: Restored,
+    previous: Option<Listed>,
+}
+
+impl Stands {
+    /// The document of a restore that was done.
+    pub(super) fn told(&self, done: Done) -> Result<Done> {
+        done.with("restored", &self.restored)?.with("previous", &self.previous)?.with("dry_run", &false)
+    }
 }
 
 /// Does `work` on the live database with all that belongs round it: locks, hooks, and what was there before kept. A dump of
@@ -278,7 +292,7 @@ pub(super) fn in_place(
     opened: &Opened,
     wanted: u64,
     work: impl FnOnce(&App, Option<&Keep>) -> Result<Restored>,
-) -> Result<Restored> {
+) -> Result<Stands> {
     // No job may dump the database while it changes, here or on another host.
     let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;
     let held = holds.iter().fold(None::<App>, |held, hold| Some(held.as_ref().unwrap_or(app).holding(hold)));
@@ -287,14 +301,13 @@ pub(super) fn in_place(
     with_hooks(app, database, || {
         let keep = shelf.begin()?;
         let restored = work(app, keep.as_ref()).inspect_err(|_| keep.iter().for_each(|_| shelf.failed()))?;
-        if let Some(kept) = shelf.settle(keep.as_ref()) {
-            app.cx.report.note(&previous::told(app, database, &kept));
-        }
-        Ok(restored)
+        let previous = shelf.settle(keep.as_ref()).map(|kept| Listed::new(app, database, kept));
+        previous.iter().for_each(|kept| app.cx.report.note(&previous::told(kept)));
+        Ok(Stands { restored, previous })
     })
 }
 
-fn with_hooks(app: &App, database: &str, restore: impl FnOnce() -> Result<Restored>) -> Result<Restored> {
+fn with_hooks<T>(app: &App, database: &str, restore: impl FnOnce() -> Result<T>) -> Result<T> {
     let facts = Facts { job: "", database, outcome: None };
     let which = |when: &str| format!("restore.{when} of {database}");
     let table = app.table(database);

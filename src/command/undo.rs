@@ -57,10 +57,10 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     {
         return Err(Error::other("not confirmed, nothing was changed"));
     }
-    let restored =
+    let stands =
         in_place(app, database, &opened, kept.bytes.unwrap_or(0), |app, keep| back(app, &opened, database, keep))?;
     report.note(&format!("{} is {what}", engine.describe()));
-    Done::well().with("undone", &undone)?.with("restored", &restored)?.with("dry_run", &false)
+    stands.told(Done::well().with("undone", &undone)?)
 }
 
 /// With the locks held: what is the newest may have changed until then.

@@ -7,6 +7,7 @@ pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
 pub mod redis;
+mod request;
 pub mod sqlite;
 pub mod tools;
 pub mod url;
@@ -18,10 +19,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use self::checks::Check;
+pub use self::request::{Aside, Destination, Keep, Previous, Request, Restored, Step};
 use crate::error::{Error, Kind, Result};
 use crate::format::count;
 use crate::report::Report;
@@ -179,117 +179,6 @@ pub struct Probe {
     pub server_version: Option<String>,
     /// What the operator should know but need not mend.
     pub warnings: Vec<String>,
-}
-
-/// Where a dump is to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// In the place of the live database.
-    InPlace,
-    /// Beside it, under a name (for SQLite: a path) that must be free.
-    Into(String),
-    /// Into a scratch database that is counted and dropped.
-    Drill,
-}
-
-/// What to restore and where.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Where it goes.
-    pub destination: Destination,
-    /// Counts that the loaded data must have; empty when there are none to compare.
-    pub expected: Counts,
-    /// The engine's server version at dump time, for messages.
-    pub server_version: Option<String>,
-    /// What a drill asks of the loaded data before it is dropped.
-    pub checks: Vec<Check>,
-    /// How many parts are loaded at once, by an engine that can; none: one stream, as it comes.
-    pub jobs: Option<u16>,
-    /// How much the dump will be, where that is known.
-    pub dump_bytes: Option<u64>,
-    /// How the database that is replaced is kept, so that it can be put back; in place alone.
-    pub keep: Option<Keep>,
-}
-
-impl Request {
-    /// A restore to `destination` of which nothing else is said.
-    pub fn new(destination: Destination, expected: Counts) -> Self {
-        Self {
-            destination,
-            expected,
-            server_version: None,
-            checks: Vec::new(),
-            jobs: None,
-            dump_bytes: None,
-            keep: None,
-        }
-    }
-}
-
-/// How a database that is about to be replaced is kept.
-#[derive(Clone)]
-pub struct Keep {
-    /// The instant that it is kept under, in whole seconds.
-    pub at: DateTime<Utc>,
-    /// Takes a dump of it, for engines that can't let the database itself stand aside.
-    pub aside: Arc<dyn Aside>,
-}
-
-impl fmt::Debug for Keep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keep").field("at", &self.at).finish_non_exhaustive()
-    }
-}
-
-impl Keep {
-    /// [`Aside::room`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn room(&self) -> Result<()> {
-        self.aside.room()
-    }
-
-    /// [`Aside::take`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn take(&self) -> Result<()> {
-        self.aside.take(self.at)
-    }
-}
-
-/// Keeps a dump of the live database.
-pub trait Aside: Send + Sync {
-    /// Looks whether there is room for it. An engine asks before it loads anything.
-    ///
-    /// # Errors
-    /// [`Kind::Other`] with what is free and what is wanted.
-    fn room(&self) -> Result<()>;
-
-    /// Takes it, under that instant. An engine asks when all is loaded and checked, at the last moment before the live database changes.
-    ///
-    /// # Errors
-    /// Whatever kept it from being whole; the engine must then change nothing.
-    fn take(&self, at: DateTime<Utc>) -> Result<()>;
-}
-
-/// A database as it was before a restore took its place, kept at the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Previous {
-    /// What it is called there.
-    pub name: String,
-    /// When it was replaced.
-    pub since: DateTime<Utc>,
-}
-
-/// What stands now.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Restored {
-    /// What was counted in the loaded data before it took its place.
-    pub counts: Counts,
-    /// What the operator should know.
-    pub notes: Vec<String>,
 }
 
 /// One database of one engine.

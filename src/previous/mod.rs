@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::Serialize;
 
 use self::record::{Kept, Past, Record};
 use crate::app::{App, Opened, toml_key};
@@ -20,7 +21,7 @@ use crate::backup;
 use crate::catalog::{Entry, OpenTarget};
 use crate::config::KEEP_PREVIOUS;
 use crate::config::jobs::{DEFAULT_TIMEOUT, JobConfig};
-use crate::engine::{Aside, Cx, Keep, Previous};
+use crate::engine::{Aside, Cx, Keep, Previous, Step};
 use crate::error::{Error, Kind, Result};
 use crate::format::name::{BackupId, Found, ObjectKey, parse};
 use crate::format::time::{self, rfc3339};
@@ -45,6 +46,34 @@ pub fn keeping(app: &App, database: &str) -> Duration {
 pub fn until(since: DateTime<Utc>, keeping: Duration) -> DateTime<Utc> {
     let keeping = TimeDelta::from_std(keeping).unwrap_or(TimeDelta::MAX);
     since.checked_add_signed(keeping).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// What is kept of a database, as documents show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// The database.
+    pub database: String,
+    /// When it was replaced.
+    #[serde(with = "time::serde_rfc3339")]
+    pub since: DateTime<Utc>,
+    /// When it is dropped.
+    #[serde(with = "time::serde_rfc3339")]
+    pub until: DateTime<Utc>,
+    /// What it is called at its server, or the id of its dump.
+    pub name: String,
+    /// Whether it stands at its server.
+    pub on_server: bool,
+    /// The dump's size in bytes.
+    pub bytes: Option<u64>,
+}
+
+impl Listed {
+    /// Of what is kept of `database`.
+    pub fn new(app: &App, database: &str, kept: Kept) -> Self {
+        let until = until(kept.since, keeping(app, database));
+        let Kept { name, since, on_server, bytes } = kept;
+        Self { database: database.to_owned(), since, until, name, on_server, bytes }
+    }
 }
 
 /// What is kept of one database.
@@ -266,7 +295,7 @@ impl Aside for Shelf {
             ));
             return Ok(());
         }
-        self.app.cx.report.note(&format!("keeping {} as it is, so that it can be put back", self.database));
+        self.app.cx.begins(Step::Keep, &format!("keeping {} as it is, so that it can be put back", self.database));
         let id = BackupId::new(at, ASIDE);
         backup::keep(&self.app, &self.job()?, id, &self.opened, &self.aside()).map_err(|error| self.cannot(error))
     }
@@ -331,10 +360,9 @@ fn manifest_of(key: &ObjectKey) -> Option<BackupId> {
 }
 
 /// What is said when a database is kept.
-pub fn told(app: &App, database: &str, kept: &Kept) -> String {
-    let until = rfc3339(until(kept.since, keeping(app, database)));
+pub fn told(kept: &Listed) -> String {
+    let (until, database) = (rfc3339(kept.until), quote(&kept.database));
     format!(
-        "the database as it was is kept until {until}: put it back with: voxeltron-backup restore {} --undo",
-        quote(database)
+        "the database as it was is kept until {until}: put it back with: voxeltron-backup restore {database} --undo"
     )
 }

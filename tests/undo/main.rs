@@ -178,8 +178,18 @@ fn there_and_back(bench: &dyn Bench) {
     bench.change();
     let third = bench.all();
     assert!(third != changed && third != first);
-    way.restore();
-    assert_eq!(way.kept().len(), 1);
+    let said = way.quietly(&["--json", "restore", "shop", "--latest", "--yes"]);
+    let kept = way.kept();
+    assert_eq!(kept.len(), 1);
+    // Every step is told as it begins, and stands in the document.
+    let document: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(document["previous"], kept[0]);
+    let steps = document["steps_done"].as_array().unwrap();
+    assert!(steps.iter().all(|step| said.stderr.contains(step["what"].as_str().unwrap())), "{said:?}");
+    let names: Vec<&str> =
+        steps.iter().map(|step| step["step"].as_str().unwrap()).filter(|step| *step != "tidy").collect();
+    let keeps: &[&str] = if bench.at_server().is_none() { &["keep"] } else { &[] };
+    assert_eq!(names, [&["load", "check"], keeps, &["swap"]].concat(), "{said:?}");
     way.undo();
     same(&bench.all(), &third);
     let backups: Value = serde_json::from_str(&way.quietly(&["list", "--json"]).stdout).unwrap();

@@ -15,7 +15,7 @@ use super::archive::{Archive, Sort};
 use super::server::{self, Facts, drill_stem, number};
 use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
-use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, checks};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::count;
 use crate::process::RestoreWriter;
@@ -94,7 +94,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.check()?;
     request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let mut scratch = this.begin()?;
+    request.begins(Step::Load, &format!("loading into {} under other names: {}*", this.into, this.prefix), cx);
     this.load(begun, dump)?;
+    request.begins(Step::Check, "comparing the documents of every collection with the backup", cx);
     let counts = this.compare(request)?;
     match destination {
         Destination::InPlace => {
@@ -103,6 +105,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             }
             cx.world.cancel.check()?;
             scratch.gone = true;
+            request.begins(Step::Swap, &format!("renaming each collection into its place in {}", this.into), cx);
             this.swap()?;
         }
         Destination::Into(_) => {

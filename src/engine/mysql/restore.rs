@@ -17,7 +17,7 @@ use super::sql::{ident, literal, table};
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools};
 use super::url::NAME_CHARS;
-use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, checks};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 
@@ -72,7 +72,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.notes.extend(leftovers::sweep(tools, &this.client, &this.names, &this.facts.schemas, in_place, cx)?);
     this.facts = server::ask(tools, &this.client, target, cx)?;
     let mut scratch = this.create()?;
+    request.begins(Step::Load, &format!("loading into the schema {}", this.names.scratch), cx);
     this.load(begun, dump)?;
+    request.begins(Step::Check, "comparing the rows of every table with the backup, and trying views and code", cx);
     let counts = this.compare(request)?;
     let record = this.try_code(&request.destination)?;
     if request.destination == Destination::Drill {
@@ -85,6 +87,11 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             keep.take()?;
         }
         cx.world.cancel.check()?;
+        request.begins(
+            Step::Swap,
+            &format!("exchanging the tables of {target} for those of {}", this.names.scratch),
+            cx,
+        );
         this.place(record, &request.destination, &mut scratch)?;
     }
     drop(scratch);
@@ -388,6 +395,7 @@ impl<'a> Restore<'a> {
                 .while_doing(format!("the tables of {} are restored, but not all of its code", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")
         })?;
+        self.cx.begins(Step::Tidy, "dropping the replaced tables");
         if let Err(error) = swap.clear() {
             self.notes.push(format!(
                 "the replaced tables could not be dropped and are still there in {}: {error}; the next restore drops them",

@@ -16,7 +16,7 @@ use super::server::{self, Facts};
 use super::settings::Changed;
 use super::spool::Spool;
 use super::tools::{Tool, Tools};
-use crate::engine::{Cx, Destination, Keep, Request, Restored, checks};
+use crate::engine::{Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Error, Kind, Result};
 
 /// Restores `dump` as `request` says.
@@ -24,7 +24,9 @@ use crate::error::{Error, Kind, Result};
 /// # Errors
 /// The stream's own error, or [`Kind::Tool`]; the live data is then as it was, settings too.
 pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
+    request.begins(Step::Load, &format!("reading the backup into {}", cx.data_dir.display()), cx);
     let spool = Spool::read(dump, cx)?;
+    request.begins(Step::Check, "comparing its keys with what it should hold, and its needs with the server", cx);
     if !request.expected.is_empty() {
         compare_all(&spool, request)?;
     }
@@ -50,6 +52,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     }
     let load = Load { tools, client: &client, spool: &spool, cx };
     if let Destination::Into(number) = &request.destination {
+        request.begins(Step::Swap, &format!("loading key by key into the database {number}"), cx);
         let number: u64 = number.parse().map_err(|_| {
             Error::new(Kind::Tool, format!("{number:?} is no number of a database"))
                 .hint("give the number of an empty database of this server: --into 5")
@@ -158,6 +161,10 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result
     let mut notes = Vec::new();
     let outcome = way(tools, client, facts, cx).map_err(Failure::NoWay).and_then(|ip| {
         memory(spool, facts, true)?;
+        cx.begins(
+            Step::Swap,
+            "letting the server follow us: it loads the backup beside its data, and exchanges them at once",
+        );
         replicate::replicate(tools, client, spool, ip, changed, cx)
     });
     match outcome {
@@ -174,11 +181,13 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result
         Err(Failure::NoWay(error)) => {
             cx.report.detail(&format!("not by replication: {error}; key by key"));
             memory(spool, facts, false)?;
+            cx.begins(Step::Swap, "loading key by key into free databases, and exchanging all of them at once");
             load.in_place(facts)?;
             notes.push(format!("restored key by key, not by replication: {error}"));
         }
         Err(Failure::Failed(error)) => return Err(tools.explain(error)),
     }
+    cx.begins(Step::Tidy, "letting the server write its new data to its disk");
     notes.extend(replicate::persist(tools, client, facts, cx));
     Ok(notes)
 }

@@ -12,7 +12,7 @@ use super::image::{self, HEADER_BYTES, Header};
 use super::place::{self, Site};
 use super::scratch::Scratch;
 use super::{contents, swap};
-use crate::engine::{Cx, Destination, Request, Restored, checks};
+use crate::engine::{Cx, Destination, Request, Restored, Step, checks};
 use crate::error::{Error, Kind, Result, io_reason};
 
 /// How much is copied at a time, in bytes.
@@ -51,11 +51,16 @@ pub(super) fn restore(live: &Path, dump: &mut dyn Read, request: &Request, cx: &
         keep.room()?;
     }
     let scratch = Scratch::new(&cx.data_dir, cx)?;
+    request.begins(Step::Load, &format!("reading the database into {}", cx.data_dir.display()), cx);
     let image = receive(dump, &scratch, &guard)?;
+    request.begins(Step::Check, "checking its structure, and comparing its rows with the backup", cx);
     let mut restored = checked(&image, request, &guard)?;
     let notes = match site {
         None => Vec::new(),
-        Some(Site::Free(path)) => place::put_new(&path, &image, cx)?,
+        Some(Site::Free(path)) => {
+            cx.begins(Step::Swap, &format!("writing it to {}", path.display()));
+            place::put_new(&path, &image, cx)?
+        }
         Some(Site::Taken(path)) => swap::into_live(&path, &image, &scratch, request.keep.as_ref(), cx)?,
     };
     restored.notes.extend(notes);

@@ -11,7 +11,7 @@ use super::connect::{self, Guard};
 use super::restore::Image;
 use super::scratch::Scratch;
 use super::{contents, place, snapshot};
-use crate::engine::{Cx, Keep};
+use crate::engine::{Cx, Keep, Step};
 use crate::error::{Error, Kind, Result};
 
 /// What the live database is like.
@@ -73,6 +73,7 @@ pub(super) fn into_live(
     if let Some(keep) = keep.filter(|_| !live.is_empty) {
         keep.take()?;
     }
+    cx.begins(Step::Swap, &format!("writing it into {}, in one transaction", path.display()));
     let becomes_wal = live.is_empty && image.header.is_wal;
     let mut db = live.db;
     snapshot::copy_pages(&copy, &mut db, &what, &guard)?;
