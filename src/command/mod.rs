@@ -79,7 +79,7 @@ pub fn run(cli: &Cli, world: &World, report: &Report) -> Exit {
         }
     };
     let steps = report.steps();
-    if !steps.is_empty() {
+    if !steps.is_empty() && matches!(cli.command, Command::Restore(_) | Command::Db(_)) {
         document.insert("steps_done".to_owned(), serde_json::to_value(&steps).unwrap_or_default());
     }
     // Commands whose stdout is what was asked for, and no report, have no document.

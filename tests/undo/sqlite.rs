@@ -97,8 +97,13 @@ fn what_can_t_be_kept_is_not_replaced() {
     // A file where the folder should be: no dump can be written.
     let blocked = way.sandbox.data_dir().join("previous");
     std::fs::write(&blocked, "").unwrap();
-    let said = way.sandbox.command(&["restore", "shop", "--latest"]).exits(1).stderr_any().run().stderr;
+    let said = way.sandbox.command(&["--json", "restore", "shop", "--latest"]).exits(1).stdout_any().stderr_any().run();
+    let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let said = said.stderr;
     assert!(said.contains("can't keep shop as it is") && said.contains("keep_previous = \"0\""), "{said}");
+    // How far it had come.
+    let steps = document["steps_done"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap());
+    assert_eq!(steps.collect::<Vec<_>>(), ["load", "check", "keep"]);
     assert_eq!(shop.all(), before);
     std::fs::remove_file(blocked).unwrap();
     way.restore();
