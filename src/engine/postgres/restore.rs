@@ -8,9 +8,11 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::alive::Holder;
 use super::archive::Archive;
 use super::compare::compare;
 use super::keep::{self, Leave};
+use super::leftovers::Sweeper;
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
@@ -21,7 +23,7 @@ use super::transaction;
 use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -31,8 +33,6 @@ const DESCRIPTION_WITHIN: usize = 64 * 1024 * 1024;
 const TERMINATE_EVERY: Duration = Duration::from_millis(20);
 /// How often the swap is tried before it is given up.
 const SWAP_TRIES: u32 = 5;
-/// A scratch without sessions that is younger may belong to a restore that is between two steps.
-const LEFT_BEHIND_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
@@ -68,35 +68,40 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.check(&request.destination)?;
     if transaction::is_the_way(&this.facts, &request.destination) {
         let place = (tools, &this.facts);
-        let outcome = transaction::restore(place, &mut this.archive, &begun, dump, request, cx);
+        let wait = transaction::LOCK_WAIT;
+        let outcome = transaction::restore(place, &mut this.archive, &begun, dump, request, wait, cx);
         return outcome.map_err(|error| this.older_server(this.roles(error)));
     }
-    this.sweep(request.destination == Destination::InPlace);
+    let mut sweeper = Sweeper::new(tools, desk, target, request.destination == Destination::InPlace);
+    this.notes.extend(sweeper.sweep(&this.facts, cx));
     let spool = match request.jobs {
         Some(jobs) => Some((Spool::read(&begun, dump, &mut this.archive, request.dump_bytes, cx)?, jobs)),
         None => None,
     };
-    let mut scratch = this.create()?;
-    match spool {
-        Some((spool, jobs)) => {
-            spool.load(tools, &this.names.scratch, jobs, cx).map_err(|error| this.older_server(this.roles(error)))?
-        }
-        None => this.load(&begun, dump)?,
-    }
-    let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
-    if request.destination == Destination::Drill {
-        checks::run(&request.checks, &mut |check| tools.answer(&this.names.scratch, check.text()?, cx))?;
-        scratch.remove().unwrap_or_else(|error| {
-            this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
-        });
-    } else {
-        this.analyze()?;
-        cx.world.cancel.check()?;
-        this.swap(&request.destination)?;
-        scratch.gone = true;
-    }
+    // Before there is a scratch: one that nobody answers for is dropped by the next who comes.
+    let holder = this.hold()?;
+    let mut scratch = this.create(holder.is_some())?;
+    let source = match &spool {
+        Some((spool, jobs)) => Source::File(spool, *jobs),
+        None => Source::Stream(&begun, dump),
+    };
+    let counts = this.fill(source, request).map_err(|error| this.taken_for_dead(error))?;
+    this.place(request, &mut scratch)?;
     drop(scratch);
+    // A tool of the dead may have been about to make a scratch when they were looked for.
+    if let Ok((_, facts)) = ask(tools, cx) {
+        this.notes.extend(sweeper.sweep(&facts, cx));
+    }
+    drop(holder);
     Ok(Restored { counts, notes: this.notes })
+}
+
+/// Where the archive is.
+enum Source<'a> {
+    /// Its beginning has been read, the rest follows.
+    Stream(&'a [u8], &'a mut dyn Read),
+    /// In a file, to be loaded in so many parts at once.
+    File(&'a Spool, u16),
 }
 
 /// Exchanges the live database for one that an earlier restore has kept.
@@ -219,38 +224,75 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    /// Drops what killed restores of this database have left: a scratch that nobody uses, and a database that was
-    /// replaced while the new one stands. Both the name and our mark in the comment must say so; whatever else is called
-    /// like that is somebody's own. A drill or a copy leaves replaced databases to the next restore in place. That one
-    /// can't be dropped is no reason not to restore.
-    fn sweep(&mut self, in_place: bool) {
-        let target = &self.names.target;
-        let stands = self.facts.databases.iter().any(|other| other.name == *target);
-        let now = self.cx.world.clock.now();
-        for other in &self.facts.databases {
-            let Some((replaced, since)) = swap::left_behind(target, &other.name, &other.comment) else { continue };
-            let safe =
-                if replaced { in_place && stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
-            if !safe {
-                continue;
-            }
-            let said =
-                match self.tools.run_sql(self.desk, &swap::drop_database(&other.name, self.facts.version), self.cx) {
-                    Ok(_) => format!("dropped {}, which an interrupted restore had left", other.name),
-                    Err(error) => {
-                        format!("an interrupted restore has left {}, which can't be dropped: {error}", other.name)
-                    }
-                };
-            self.notes.push(said);
-        }
-    }
-
     fn mark(&self) -> String {
         swap::mark(&self.names.target, self.cx.world.clock.now())
     }
 
+    /// A session that says for others that we live. Where there can be none, age tells the dead.
+    fn hold(&self) -> Result<Option<Holder>> {
+        // While a session sits in template1, nobody can make a database.
+        let database = &self.tools.place.database;
+        let another = || self.facts.databases.iter().any(|other| other.name == *database);
+        let seat = if self.desk == "template1" && another() { database } else { self.desk };
+        match Holder::take(self.tools, seat, &self.names.scratch, self.cx) {
+            Err(error) if error.is_stopped() => Err(error),
+            Err(error) => {
+                self.cx.report.detail(&format!("others can't see that this restore lives: {error}"));
+                Ok(None)
+            }
+            Ok(holder) => Ok(Some(holder)),
+        }
+    }
+
+    /// Loads and compares.
+    fn fill(&mut self, source: Source<'_>, request: &Request) -> Result<Counts> {
+        match source {
+            Source::File(spool, jobs) => spool
+                .load(self.tools, &self.names.scratch, jobs, self.cx)
+                .map_err(|error| self.older_server(self.roles(error)))?,
+            Source::Stream(begun, dump) => self.load(begun, dump)?,
+        }
+        compare(self.tools, &self.names.scratch, &self.archive, request, self.cx)
+    }
+
+    /// Puts the scratch where it belongs; a drill's is asked and dropped.
+    fn place(&mut self, request: &Request, scratch: &mut Scratch<'_>) -> Result<()> {
+        if request.destination == Destination::Drill {
+            let mut ask = |check: &checks::Check| self.tools.answer(&self.names.scratch, check.text()?, self.cx);
+            checks::run(&request.checks, &mut ask)?;
+            scratch.remove().unwrap_or_else(|error| {
+                self.notes.push(format!("can't drop the scratch database {}: {error}", self.names.scratch));
+            });
+            return Ok(());
+        }
+        self.analyze()?;
+        self.cx.world.cancel.check()?;
+        self.swap(&request.destination).map_err(|error| {
+            // A transaction that did not find it has changed nothing.
+            let missed = error.tail.iter().any(|line| line.contains("does not exist"));
+            if missed { self.taken_for_dead(error) } else { error }
+        })?;
+        scratch.gone = true;
+        Ok(())
+    }
+
+    /// Says so if the reason of a failure before the swap is that somebody has dropped the scratch.
+    fn taken_for_dead(&self, error: Error) -> Error {
+        let Names { scratch, target, .. } = &self.names;
+        let sql = format!("SELECT count(*) FROM pg_database WHERE datname = {};\n", literal(scratch));
+        let asked = || self.tools.rows::<u64>(self.desk, &sql, &for_cleanup(self.cx));
+        if error.kind != Kind::Tool || !asked().is_ok_and(|rows| rows.first() == Some(&0)) {
+            return error;
+        }
+        let error = Error { hint: None, ..error };
+        error.while_doing(format!("somebody has dropped {scratch} under this restore")).hint(format!(
+            "{target} is unchanged by this restore. Another restore does so after the session was lost by which it sees that \
+             this one lives: look who restores {target}, and restore again"
+        ))
+    }
+
     /// Makes the scratch database: like the live one where there is one, else as the archive says.
-    fn create(&self) -> Result<Scratch<'a>> {
+    fn create(&self, answered_for: bool) -> Result<Scratch<'a>> {
         let scratch = &self.names.scratch;
         let create = match &self.facts.live {
             Some(live) => live.create(scratch),
@@ -265,7 +307,8 @@ impl<'a> Restore<'a> {
             server: self.facts.version,
             gone: false,
         };
-        let sql = create + &swap::claim(&self.names, &self.mark());
+        let mark = if answered_for { swap::mark_answered_for } else { swap::mark };
+        let sql = create + &swap::claim(&self.names, &mark(&self.names.target, self.cx.world.clock.now()));
         self.run(&sql)
             .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
         if self.archive.database().makes_public {

@@ -7,6 +7,7 @@
 //! a session that ends without, however it ends, has changed nothing.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -23,7 +24,7 @@ use crate::process::{self, DumpReader, Invocation, RestoreWriter};
 /// How much of the SQL is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
 /// How long a lock of somebody else's is waited for.
-const LOCK_WAIT: &str = "60s";
+pub const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// How many things of others a message names.
 const SHOWN: usize = 5;
 
@@ -84,7 +85,7 @@ fn look(tools: &Tools, me: &str, cx: &Cx) -> Result<Found> {
         .hint(format!("as a superuser: ALTER ROLE {0} CREATEDB; or give these things to {0}", ident(me))))
 }
 
-/// Restores in one transaction.
+/// Restores in one transaction, which waits `lock_wait` for each lock of somebody else's.
 ///
 /// # Errors
 /// The stream's own, or [`Kind::Tool`]; nothing has changed then.
@@ -94,6 +95,7 @@ pub fn restore(
     begun: &[u8],
     dump: &mut dyn Read,
     request: &Request,
+    lock_wait: Duration,
     cx: &Cx,
 ) -> Result<Restored> {
     let live = &tools.place.database;
@@ -111,7 +113,8 @@ pub fn restore(
     let call = tools.sql(live, true);
     cx.report.detail(&call.display());
     let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
-    let outcome = feed(&mut psql, live, &script, [archive.counts(), &request.expected], cx);
+    let begin = begin(live, lock_wait);
+    let outcome = feed(&mut psql, &begin, &script, [archive.counts(), &request.expected], cx);
     let outcome = match outcome {
         Ok(()) => psql.finish().map(drop),
         Err(error) => {
@@ -119,7 +122,7 @@ pub fn restore(
             Err(error)
         }
     };
-    outcome.map_err(|error| explain(tools.explain(error, live), live))?;
+    outcome.map_err(|error| explain(tools.explain(error, live), live, lock_wait))?;
     let serial = if request.jobs.is_some() { ", and not in parallel" } else { "" };
     let mut notes =
         vec![format!("restored in a single transaction{serial}, since {} may not create databases", facts.me)];
@@ -130,15 +133,20 @@ pub fn restore(
     Ok(Restored { counts, notes })
 }
 
+/// What comes before the backup.
+fn begin(live: &str, lock_wait: Duration) -> String {
+    format!(
+        "{PREAMBLE}{}SET lock_timeout = {};\nBEGIN ISOLATION LEVEL READ COMMITTED;\nDO {};\n",
+        swap::terminate(&[live]),
+        lock_wait.as_millis(),
+        literal(DROP_OWNED)
+    )
+}
+
 /// Everything up to COMMIT, which follows only when all that comes before it has gone well.
-fn feed(psql: &mut RestoreWriter, live: &str, script: &Invocation, counts: [&Counts; 2], cx: &Cx) -> Result<()> {
+fn feed(psql: &mut RestoreWriter, begin: &str, script: &Invocation, counts: [&Counts; 2], cx: &Cx) -> Result<()> {
     const WRITING: &str = "can't write to psql";
     let mut write = |text: &[u8]| psql.write_all(text).doing(Kind::Tool, WRITING);
-    let begin = format!(
-        "{PREAMBLE}{}SET lock_timeout = '{LOCK_WAIT}';\nBEGIN ISOLATION LEVEL READ COMMITTED;\nDO {};\n",
-        swap::terminate(&[live]),
-        literal(DROP_OWNED)
-    );
     write(begin.as_bytes())?;
     let mut sql = DumpReader::spawn(script, cx.deadline, &cx.world)?;
     let mut piece = vec![0; PIECE_BYTES];
@@ -204,10 +212,11 @@ fn compare(counts: [&Counts; 2]) -> Result<String> {
     Ok(sql + "END")
 }
 
-fn explain(error: Error, live: &str) -> Error {
+fn explain(error: Error, live: &str, lock_wait: Duration) -> Error {
     let said = error.tail.join("\n");
     if said.contains("lock timeout") {
-        return error.hint(format!(
+        let waited = format!("a lock of somebody else's in {live} was waited for {} s", lock_wait.as_secs_f64());
+        return error.while_doing(waited).hint(format!(
             "others use {live} and can't be sent away by this role: stop them, restore.before can; nothing was changed"
         ));
     }
