@@ -118,10 +118,47 @@ impl Bench for Alone {
         self.shop.all()
     }
 
+    fn drills(&self) -> bool {
+        false
+    }
+
     fn at_server(&self) -> Option<usize> {
         assert_eq!(self.shop.kept(), Vec::<String>::new());
         None
     }
+}
+
+/// One transaction is the way there and back, which a dry run tells; and whatever becomes of the role meanwhile, what is kept
+/// comes back or stays.
+#[test]
+fn postgres_without_createdb_tells_the_way_and_heeds_what_the_role_may() {
+    let alone = Alone::new();
+    let may = |word: &str| alone.shop.admin(&format!("ALTER ROLE {} {word}", alone.role));
+    let first = alone.all();
+    let way = crate::Way::new(&alone, "");
+    alone.change();
+    let changed = alone.all();
+    way.restore();
+    let plan = way.quietly(&["restore", "shop", "--undo", "--dry-run"]).stdout;
+    assert!(plan.contains("one transaction of") && !plan.contains("CREATE DATABASE"), "{plan}");
+
+    // A dump that was kept comes back through a scratch, once the role may make one; then the database itself is kept.
+    may("CREATEDB");
+    crate::same(&alone.all(), &first);
+    way.undo();
+    crate::same(&alone.all(), &changed);
+    let kept = alone.shop.kept();
+    assert_eq!((kept.len(), way.dumps()), (1, 0));
+    // And that one stays where it is as long as the role may not rename it.
+    may("NOCREATEDB");
+    let refused =
+        way.sandbox.command(&["restore", "shop", "--undo", "--yes"]).exits(13).stdout_any().stderr_any().run().stderr;
+    assert!(refused.contains("may not create databases") && refused.contains("CREATEDB"), "{refused}");
+    crate::same(&alone.all(), &changed);
+    assert_eq!(alone.shop.kept(), kept);
+    may("CREATEDB");
+    way.undo();
+    crate::same(&alone.all(), &first);
 }
 
 #[test]

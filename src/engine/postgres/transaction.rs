@@ -215,6 +215,8 @@ fn compare(counts: [&Counts; 2]) -> Result<String> {
 fn explain(error: Error, live: &str, lock_wait: Duration) -> Error {
     let said = error.tail.join("\n");
     if said.contains("lock timeout") {
+        // The hint that is there is for who dumps.
+        let error = Error { hint: None, ..error };
         let waited = format!("a lock of somebody else's in {live} was waited for {} s", lock_wait.as_secs_f64());
         return error.while_doing(waited).hint(format!(
             "others use {live} and can't be sent away by this role: stop them, restore.before can; nothing was changed"
