@@ -89,6 +89,9 @@ impl Alone {
 impl Drop for Alone {
     fn drop(&mut self) {
         // The role goes last, and its database goes with `shop`: so that one becomes somebody else's.
+        for kept in self.shop.kept() {
+            self.shop.admin(&format!("DROP DATABASE \"{kept}\" WITH (FORCE)"));
+        }
         self.shop.admin(&format!("ALTER DATABASE {} OWNER TO CURRENT_USER", self.shop.database.name));
         self.shop.database.sql(&format!("DROP OWNED BY {} CASCADE", self.role));
         self.shop.admin(&format!("DROP ROLE {}", self.role));

@@ -2,6 +2,7 @@
 //! restores, and what there is to say of it. Touches the server.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 
@@ -14,6 +15,9 @@ use crate::engine::Cx;
 /// What nobody's session answers for is left alone for so long, if nobody is in it: it may belong to a restore that is
 /// between two steps.
 const LEFT_BEHIND_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// How long one may take to drop: a server waits with it for every COPY that waits for its client, whoever's (PostgreSQL 15
+/// and later), and the restore must not.
+const DROP_TIME: Duration = Duration::from_secs(60);
 
 /// Clears away what restores of one database have left.
 #[derive(Debug)]
@@ -57,7 +61,9 @@ impl<'a> Sweeper<'a> {
             if !safe || !self.tried.insert(other.name.clone()) {
                 continue;
             }
-            notes.push(match self.tools.run_sql(self.desk, &swap::drop_database(&other.name, facts.version), cx) {
+            let soon = cx.world.clock.monotonic() + DROP_TIME;
+            let cx = Cx { deadline: Some(cx.deadline.map_or(soon, |deadline| deadline.min(soon))), ..cx.clone() };
+            notes.push(match self.tools.run_sql(self.desk, &swap::drop_database(&other.name, facts.version), &cx) {
                 Ok(_) => format!("dropped {}, which an interrupted restore had left", other.name),
                 Err(error) => {
                     format!("an interrupted restore has left {}, which can't be dropped: {error}", other.name)
