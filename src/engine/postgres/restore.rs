@@ -5,19 +5,17 @@
 //! ended well, `pg_restore` has ended well, the archive is whole, and the rows that it holds are there.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::alive::Holder;
 use super::archive::Archive;
 use super::compare::compare;
-use super::keep::{self, Leave};
+use super::keep;
 use super::leftovers::Sweeper;
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
 use super::sql::{ident, literal};
-use super::swap::{self, NAME_BYTES, Names, Properties};
+use super::swap::{self, NAME_BYTES, Names};
 use super::tools::{Tools, for_cleanup};
 use super::transaction;
 use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, checks};
@@ -29,25 +27,21 @@ use chrono::{DateTime, Utc};
 const PIECE_BYTES: usize = 256 * 1024;
 /// How far into an archive the description of its database may stand, in bytes: it is one of the first entries.
 const DESCRIPTION_WITHIN: usize = 64 * 1024 * 1024;
-/// How often sessions that stand in the way of the swap are ended.
-const TERMINATE_EVERY: Duration = Duration::from_millis(20);
-/// How often the swap is tried before it is given up.
-const SWAP_TRIES: u32 = 5;
 /// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
 /// One restore on its way.
-struct Restore<'a> {
-    tools: &'a Tools,
-    cx: &'a Cx,
+pub(super) struct Restore<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) cx: &'a Cx,
     /// The database from which ours can be renamed.
-    desk: &'static str,
-    facts: Facts,
-    names: Names,
+    pub(super) desk: &'static str,
+    pub(super) facts: Facts,
+    pub(super) names: Names,
     /// When the database that stood is to be kept as of; none: it is dropped.
-    keep: Option<DateTime<Utc>>,
-    archive: Archive,
-    notes: Vec<String>,
+    pub(super) keep: Option<DateTime<Utc>>,
+    pub(super) archive: Archive,
+    pub(super) notes: Vec<String>,
 }
 
 /// Restores `dump` as `request` says.
@@ -224,7 +218,7 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    fn mark(&self) -> String {
+    pub(super) fn mark(&self) -> String {
         swap::mark(&self.names.target, self.cx.world.clock.now())
     }
 
@@ -349,7 +343,7 @@ impl<'a> Restore<'a> {
         }
     }
 
-    fn roles(&self, error: Error) -> Error {
+    pub(super) fn roles(&self, error: Error) -> Error {
         match misses_role(&error).map(str::to_owned) {
             Some(role) => error.hint(format!(
                 "roles belong to the server and are not in a dump: CREATE ROLE {}, or set [databases.{}] restore_args = \
@@ -387,112 +381,5 @@ impl<'a> Restore<'a> {
             }
             Ok(_) => Ok(()),
         }
-    }
-
-    /// Puts the scratch in its place. It is short and deaf to signals: half-way there is nothing to be stopped.
-    fn swap(&mut self, destination: &Destination) -> Result<()> {
-        let replaces = *destination == Destination::InPlace && self.facts.live.is_some();
-        let properties = match &self.facts.live {
-            Some(_) => Properties::Live(&self.tools.place.database),
-            None => Properties::Archive(self.archive.database()),
-        };
-        let sql = swap::swap(&self.names, replaces, properties, &self.leave());
-        self.put(&sql, replaces)?;
-        let archived = self.archive.database();
-        if self.facts.live.is_none() && archived.illegible {
-            self.notes
-                .push("settings or comment of the database itself were not carried over: not in UTF-8".to_owned());
-        }
-        if self.facts.live.is_none() && archived.name != self.names.target && !archived.properties.is_empty() {
-            self.notes.push(format!(
-                "settings and grants of the database itself were not carried over: the backup is of {}",
-                archived.name
-            ));
-        }
-        self.dismiss(replaces);
-        Ok(())
-    }
-
-    /// What is to become of the live database.
-    fn leave(&self) -> Leave {
-        match self.keep {
-            Some(at) => Leave::Kept(keep::mark(&self.names.target, at)),
-            None => Leave::Gone(self.mark()),
-        }
-    }
-
-    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way.
-    fn put(&self, sql: &str, replaces: bool) -> Result<()> {
-        let mut tries = 1;
-        while let Err(error) = self.swap_once(sql) {
-            if self.has_swapped(replaces) {
-                break;
-            }
-            let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
-            if !in_use || tries == SWAP_TRIES {
-                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
-            }
-            tries += 1;
-        }
-        Ok(())
-    }
-
-    /// Drops the replaced database, unless it is kept.
-    fn dismiss(&mut self, replaces: bool) {
-        if !replaces {
-            return;
-        }
-        if !self.facts.slots.is_empty() {
-            let held = if self.keep.is_some() { " (until it is dropped they hold WAL at the server)" } else { "" };
-            self.notes.push(format!(
-                "these logical replication slots went with the replaced database, their readers must start anew{held}: {}",
-                self.facts.slots.join(", ")
-            ));
-        }
-        if self.keep.is_some() {
-            return;
-        }
-        let sql = keep::drop_sql(&self.names.old, self.facts.version);
-        if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
-            self.notes.push(format!(
-                "the replaced database could not be dropped and is still there as {}: {error}",
-                self.names.old
-            ));
-        }
-    }
-
-    /// One try. A second session ends whoever is in the way, and whoever comes in his place, until the first is through.
-    fn swap_once(&self, sql: &str) -> Result<()> {
-        let cx = for_cleanup(self.cx);
-        let done = AtomicBool::new(false);
-        let terminate = swap::terminate(&[&self.names.target, &self.names.scratch]);
-        std::thread::scope(|scope| {
-            let bouncer = scope.spawn(|| -> Result<()> {
-                let call = self.tools.sql(self.desk, true);
-                let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
-                while !done.load(Ordering::SeqCst) {
-                    psql.write_all(terminate.as_bytes()).doing(Kind::Tool, "can't end sessions")?;
-                    cx.world.clock.sleep(TERMINATE_EVERY);
-                }
-                psql.finish().map(drop)
-            });
-            let outcome = self.tools.run_sql(self.desk, sql, &cx).map(drop);
-            done.store(true, Ordering::SeqCst);
-            // If nobody could be sent away, the swap's own error says so.
-            let _ = bouncer.join();
-            outcome
-        })
-    }
-
-    /// After a lost connection: has the transaction been committed? Only it can have made this name.
-    fn has_swapped(&self, replaces: bool) -> bool {
-        let made = if replaces { &self.names.old } else { &self.names.target };
-        let sql = format!(
-            "SELECT count(*) FROM pg_database WHERE datname = {} AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {});",
-            literal(made),
-            literal(&self.names.scratch)
-        );
-        let found: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
-        found.is_ok_and(|rows| rows.first() == Some(&1))
     }
 }
