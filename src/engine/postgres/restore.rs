@@ -27,6 +27,8 @@ use chrono::{DateTime, Utc};
 const PIECE_BYTES: usize = 256 * 1024;
 /// How far into an archive the description of its database may stand, in bytes: it is one of the first entries.
 const DESCRIPTION_WITHIN: usize = 64 * 1024 * 1024;
+/// So many connections a restore has at once: the swap's, the one that sends others away, and the one that holds the lock.
+const CONNECTIONS: i32 = 3;
 /// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
@@ -224,6 +226,9 @@ impl<'a> Restore<'a> {
 
     /// A session that says for others that we live. Where there can be none, age tells the dead.
     fn hold(&self) -> Result<Option<Holder>> {
+        if (0..CONNECTIONS).contains(&self.facts.connections) {
+            return Ok(None);
+        }
         // While a session sits in template1, nobody can make a database.
         let database = &self.tools.place.database;
         let another = || self.facts.databases.iter().any(|other| other.name == *database);

@@ -297,7 +297,7 @@ mod tests {
             let live =
                 if live { r#"{"owner":"o","ours":true,"encoding":"UTF8","collate":"C","ctype":"C"}"# } else { "null" };
             serde_json::from_str(&format!(
-                r#"{{"me":"m","superuser":{superuser},"createdb":{createdb},"version":150000,"recovery":false,"live":{live},
+                r#"{{"me":"m","superuser":{superuser},"createdb":{createdb},"connections":-1,"version":150000,"recovery":false,"live":{live},
                     "prepared":0,"slots":[],"databases":[]}}"#
             ))
             .unwrap()
