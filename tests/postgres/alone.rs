@@ -302,7 +302,7 @@ fn a_lock_of_somebody_else_is_waited_for_and_no_longer() {
     let request = Request::new(Destination::InPlace, findings.counts.clone());
     let restore = |wait: u64| {
         let (mut archive, wait) = (Archive::default(), Duration::from_millis(wait));
-        let cx = Cx { deadline: Some(cx().world.clock.monotonic() + Duration::from_secs(100)), ..cx() };
+        let cx = Cx { deadline: Some(cx().world.clock.monotonic() + Duration::from_secs(40)), ..cx() };
         transaction::restore((&tools, &facts), &mut archive, &[], &mut inspected(&*bytes), &request, wait, &cx)
     };
     let before = this.db.all();
