@@ -280,20 +280,26 @@ fn sessions_of_the_role_are_ended_for_the_transaction() {
     assert!(!held.wait().unwrap().success());
 }
 
+/// A superuser's session, which the role can't send away; it has done what it is told, which ends with a 3, and rolls that
+/// back when its input ends.
+fn in_a_transaction(db: &Database, sql: &str) -> (std::process::Child, std::process::ChildStdin) {
+    let mut psql = db.server.tool("psql");
+    psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &db.server.url(&db.name)]);
+    let mut held = psql.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = held.stdin.take().unwrap();
+    io::Write::write_all(&mut input, format!("BEGIN; {sql}\n").as_bytes()).unwrap();
+    let mut said = [0; 2];
+    held.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"3\n");
+    (held, input)
+}
+
 #[test]
 fn a_lock_of_somebody_else_is_waited_for_and_no_longer() {
     let this = Poor::new("transaction lock", CHECKED);
     let (bytes, findings) = this.backup();
     this.sql("INSERT INTO b VALUES (3)");
-    // The role can't send away a superuser's session.
-    let mut psql = this.db.server.tool("psql");
-    psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &this.db.server.url(&this.db.name)]);
-    let mut held = psql.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let mut input = held.stdin.take().unwrap();
-    io::Write::write_all(&mut input, b"BEGIN; SELECT count(*) FROM b;\n").unwrap();
-    let mut said = [0; 2];
-    held.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"3\n");
+    let (mut held, input) = in_a_transaction(&this.db, "SELECT count(*) FROM b;");
 
     let settings = this.settings();
     let place = Place::parse(&settings.url).unwrap();
@@ -315,7 +321,21 @@ fn a_lock_of_somebody_else_is_waited_for_and_no_longer() {
     assert!(hint.contains("restore.before can") && hint.contains("nothing was changed"), "{hint}");
     assert_eq!(this.db.all(), before);
 
+    // The same for one who is about to make what the backup holds, when it comes to that: pg_restore would lift the limit.
+    drop(input);
+    held.wait().unwrap();
+    this.sql("DROP TABLE b");
+    let before = this.db.all();
+    let (mut held, input) = in_a_transaction(&this.db, "CREATE TABLE b (i int); SELECT 3;");
+    let error = restore(700).unwrap_err();
+    assert!(error.message.starts_with(&start) && error.tail.join("\n").contains("pg_type_typname"), "{error:?}");
+    drop(input);
+    held.wait().unwrap();
+    assert_eq!(this.db.all(), before);
+
     // Whoever lets go in time is waited for.
+    this.sql("CREATE TABLE b (i int)");
+    let (mut held, input) = in_a_transaction(&this.db, "LOCK b; SELECT 3;");
     std::thread::scope(|scope| {
         let restoring = scope.spawn(|| restore(60_000));
         let waits =

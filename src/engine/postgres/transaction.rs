@@ -25,6 +25,8 @@ use crate::process::{self, DumpReader, Invocation, RestoreWriter};
 const PIECE_BYTES: usize = 256 * 1024;
 /// How long a lock of somebody else's is waited for.
 pub const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Within how many bytes of its script `pg_restore` says how it is to be run.
+const HEAD_BYTES: usize = 2048;
 /// How many things of others a message names.
 const SHOWN: usize = 5;
 
@@ -150,16 +152,34 @@ fn feed(psql: &mut RestoreWriter, begin: &str, script: &Invocation, counts: [&Co
     write(begin.as_bytes())?;
     let mut sql = DumpReader::spawn(script, cx.deadline, &cx.world)?;
     let mut piece = vec![0; PIECE_BYTES];
+    let mut at_head = true;
     loop {
         match sql.read(&mut piece).doing(Kind::Tool, "can't read the backup as SQL")? {
             0 => break,
-            count => write(piece.get(..count).unwrap_or_default())?,
+            count => {
+                let text = piece.get_mut(..count).unwrap_or_default();
+                if std::mem::take(&mut at_head) {
+                    keep_lock_timeout(text);
+                }
+                write(text)?;
+            }
         }
     }
     let end = format!("RESET ROLE;\nSET client_encoding = 'UTF8';\n{PREAMBLE}DO {};\n", literal(&compare(counts)?));
     write(end.as_bytes())?;
     cx.world.cancel.check()?;
     write(b"COMMIT;\n")
+}
+
+/// Makes a comment of the line at the head of `pg_restore`'s script that would lift our limit: others may be about to make
+/// what the backup holds, and ours would wait for their end with everything locked.
+fn keep_lock_timeout(head: &mut [u8]) {
+    const LIFTS: &[u8] = b"\nSET lock_timeout = 0;\n";
+    let head = head.get_mut(..HEAD_BYTES.min(head.len())).unwrap_or_default();
+    let at = head.windows(LIFTS.len()).position(|part| part == LIFTS);
+    if let Some(line) = at.and_then(|at| head.get_mut(at.saturating_add(1)..at.saturating_add(3))) {
+        line.copy_from_slice(b"--");
+    }
 }
 
 /// The archive as SQL, to standard output.
