@@ -32,8 +32,9 @@ fn restore_and_meanwhile(
     counts: &Counts,
     meanwhile: impl FnOnce(&str),
 ) -> Result<Restored> {
-    let ((reached, at_gate), (go, going)) = (channel(), channel());
     std::thread::scope(|scope| {
+        // In here, so that a panic lets the restore go.
+        let ((reached, at_gate), (go, going)) = (channel(), channel());
         let gate = Gate { db: (&db.server, &db.name), bytes, reached: Some(reached), go: going };
         let restoring = scope.spawn(|| restore(db.engine().as_ref(), gate, Destination::InPlace, counts));
         at_gate.recv_timeout(Duration::from_secs(60)).unwrap();
