@@ -8,7 +8,7 @@ use super::Done;
 use super::restore::{Chosen, check_known, in_place, load};
 use crate::app::{App, Opened, toml_key};
 use crate::cli::RestoreArgs;
-use crate::engine::{Destination, Keep, Request, Restored};
+use crate::engine::{Counts, Destination, Keep, Request, Restored};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::{self, rfc3339, span};
 use crate::previous::record::Kept;
@@ -40,7 +40,7 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     if args.dry_run {
         let steps = match kept.on_server {
             true => engine.plan_undo(&kept.as_previous()),
-            false => engine.plan(&Destination::InPlace),
+            false => engine.plan_for(&Request::new(Destination::InPlace, Counts::new()), &app.cx),
         };
         let from = format!("take what was kept at {}: {}", rfc3339(kept.since), kept.name);
         let numbered: Vec<String> = [from].into_iter().chain(steps).collect();

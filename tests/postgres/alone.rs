@@ -1,6 +1,10 @@
 //! A restore that can't or need not be one stream into a scratch database: by a role that may not create one, in a single
 //! transaction; and in parallel, from a file.
 
+use voxeltron_backup::engine::postgres::archive::Archive;
+use voxeltron_backup::engine::postgres::tools::Tools;
+use voxeltron_backup::engine::postgres::url::Place;
+use voxeltron_backup::engine::postgres::{server, transaction};
 use voxeltron_backup::engine::{Aside, Keep};
 
 use super::*;
@@ -274,6 +278,77 @@ fn sessions_of_the_role_are_ended_for_the_transaction() {
     }
     this.restore(&*bytes, &findings.counts).unwrap();
     assert!(!held.wait().unwrap().success());
+}
+
+/// A superuser's session, which the role can't send away; it has done what it is told, which ends with a 3, and rolls that
+/// back when its input ends.
+fn in_a_transaction(db: &Database, sql: &str) -> (std::process::Child, std::process::ChildStdin) {
+    let mut psql = db.server.tool("psql");
+    psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &db.server.url(&db.name)]);
+    let mut held = psql.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = held.stdin.take().unwrap();
+    io::Write::write_all(&mut input, format!("BEGIN; {sql}\n").as_bytes()).unwrap();
+    let mut said = [0; 2];
+    held.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"3\n");
+    (held, input)
+}
+
+#[test]
+fn a_lock_of_somebody_else_is_waited_for_and_no_longer() {
+    let this = Poor::new("transaction lock", CHECKED);
+    let (bytes, findings) = this.backup();
+    this.sql("INSERT INTO b VALUES (3)");
+    let (mut held, input) = in_a_transaction(&this.db, "SELECT count(*) FROM b;");
+
+    let settings = this.settings();
+    let place = Place::parse(&settings.url).unwrap();
+    let tools = Tools::new(settings, place);
+    let (_, facts) = server::ask(&tools, &cx()).unwrap();
+    let request = Request::new(Destination::InPlace, findings.counts.clone());
+    let restore = |wait: u64| {
+        let (mut archive, wait) = (Archive::default(), Duration::from_millis(wait));
+        let cx = Cx { deadline: Some(cx().world.clock.monotonic() + Duration::from_secs(40)), ..cx() };
+        transaction::restore((&tools, &facts), &mut archive, &[], &mut inspected(&*bytes), &request, wait, &cx)
+    };
+    let before = this.db.all();
+    let error = restore(700).unwrap_err();
+    assert_eq!(error.kind, Kind::Tool);
+    let start = format!("a lock of somebody else's in {} was waited for 0.7 s: ", this.db.name);
+    assert!(error.message.starts_with(&start), "{error:?}");
+    assert!(error.tail.join("\n").contains("canceling statement due to lock timeout"), "{error:?}");
+    let hint = error.hint.unwrap();
+    assert!(hint.contains("restore.before can") && hint.contains("nothing was changed"), "{hint}");
+    assert_eq!(this.db.all(), before);
+
+    // The same for one who is about to make what the backup holds, when it comes to that: pg_restore would lift the limit.
+    drop(input);
+    held.wait().unwrap();
+    this.sql("DROP TABLE b");
+    let before = this.db.all();
+    let (mut held, input) = in_a_transaction(&this.db, "CREATE TABLE b (i int); SELECT 3;");
+    let error = restore(700).unwrap_err();
+    assert!(error.message.starts_with(&start) && error.tail.join("\n").contains("pg_type_typname"), "{error:?}");
+    drop(input);
+    held.wait().unwrap();
+    assert_eq!(this.db.all(), before);
+
+    // Whoever lets go in time is waited for.
+    this.sql("CREATE TABLE b (i int)");
+    let (mut held, input) = in_a_transaction(&this.db, "LOCK b; SELECT 3;");
+    std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| restore(60_000));
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        while this.db.sql(waits) == "0" {
+            assert!(!restoring.is_finished());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(input);
+        restoring.join().unwrap().unwrap();
+    });
+    held.wait().unwrap();
+    assert_eq!(this.sql("SELECT count(*) FROM b"), "2");
 }
 
 /// Names the database, the role and the dump's file for the child of [`killed_in_the_transaction`].

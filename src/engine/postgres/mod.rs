@@ -4,7 +4,8 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
-//! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL, [`keep`] what becomes of the database that was
+//! leaves there, [`alive`] how others see that it lives, [`leftovers`] what killed ones have left, [`compare`] whether all
+//! of it is there, [`exchange`] how it takes its place, [`swap`] its SQL, [`keep`] what becomes of the database that was
 //! there before; [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
 
 use std::io::Read;
@@ -18,10 +19,13 @@ use crate::engine::tools::Explained;
 use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Keep, Previous, Probe, Request, Restored, Settings};
 use crate::error::{Error, Kind, Result};
 
+pub mod alive;
 pub mod archive;
 pub mod args;
 pub mod compare;
+pub mod exchange;
 pub mod keep;
+pub mod leftovers;
 pub mod reasons;
 pub mod restore;
 pub mod server;
@@ -133,13 +137,17 @@ impl Engine for Postgres {
             ));
         }
         for (name, comment) in &answer.left {
-            if let Some((_, since)) = swap::left_behind(&self.tools.place.database, name, comment) {
-                warnings.push(format!(
-                    "{}: a restore that began at {since} was interrupted and has left the database {name}; the next restore \
-                     in its place drops it",
-                    self.describe()
-                ));
+            let database = &self.tools.place.database;
+            let Some(left) = swap::left_behind(database, name, comment) else { continue };
+            if left.answered_for && alive::is_held(&self.tools, database, name, cx)? {
+                continue;
             }
+            warnings.push(format!(
+                "{}: a restore that began at {} was interrupted and has left the database {name}; the next restore in its \
+                 place drops it",
+                self.describe(),
+                left.since
+            ));
         }
         Ok(Probe { tool_version: Some(tool_version), server_version: Some(answer.version), warnings })
     }

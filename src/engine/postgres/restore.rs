@@ -5,49 +5,45 @@
 //! ended well, `pg_restore` has ended well, the archive is whole, and the rows that it holds are there.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use super::alive::Holder;
 use super::archive::Archive;
 use super::compare::compare;
-use super::keep::{self, Leave};
+use super::keep;
+use super::leftovers::Sweeper;
 use super::reasons::misses_role;
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
 use super::sql::{ident, literal};
-use super::swap::{self, NAME_BYTES, Names, Properties};
+use super::swap::{self, NAME_BYTES, Names};
 use super::tools::{Tools, for_cleanup};
 use super::transaction;
 use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
 /// How far into an archive the description of its database may stand, in bytes: it is one of the first entries.
 const DESCRIPTION_WITHIN: usize = 64 * 1024 * 1024;
-/// How often sessions that stand in the way of the swap are ended.
-const TERMINATE_EVERY: Duration = Duration::from_millis(20);
-/// How often the swap is tried before it is given up.
-const SWAP_TRIES: u32 = 5;
-/// A scratch without sessions that is younger may belong to a restore that is between two steps.
-const LEFT_BEHIND_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// So many connections a restore has at once: the swap's, the one that sends others away, and the one that holds the lock.
+const CONNECTIONS: i32 = 3;
 /// From this major version on, `pg_restore` sets a parameter that older servers don't know, and fails there.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
 /// One restore on its way.
-struct Restore<'a> {
-    tools: &'a Tools,
-    cx: &'a Cx,
+pub(super) struct Restore<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) cx: &'a Cx,
     /// The database from which ours can be renamed.
-    desk: &'static str,
-    facts: Facts,
-    names: Names,
+    pub(super) desk: &'static str,
+    pub(super) facts: Facts,
+    pub(super) names: Names,
     /// When the database that stood is to be kept as of; none: it is dropped.
-    keep: Option<DateTime<Utc>>,
-    archive: Archive,
-    notes: Vec<String>,
+    pub(super) keep: Option<DateTime<Utc>>,
+    pub(super) archive: Archive,
+    pub(super) notes: Vec<String>,
 }
 
 /// Restores `dump` as `request` says.
@@ -68,35 +64,40 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.check(&request.destination)?;
     if transaction::is_the_way(&this.facts, &request.destination) {
         let place = (tools, &this.facts);
-        let outcome = transaction::restore(place, &mut this.archive, &begun, dump, request, cx);
+        let wait = transaction::LOCK_WAIT;
+        let outcome = transaction::restore(place, &mut this.archive, &begun, dump, request, wait, cx);
         return outcome.map_err(|error| this.older_server(this.roles(error)));
     }
-    this.sweep(request.destination == Destination::InPlace);
+    let mut sweeper = Sweeper::new(tools, desk, target, request.destination == Destination::InPlace);
+    this.notes.extend(sweeper.sweep(&this.facts, cx));
     let spool = match request.jobs {
         Some(jobs) => Some((Spool::read(&begun, dump, &mut this.archive, request.dump_bytes, cx)?, jobs)),
         None => None,
     };
-    let mut scratch = this.create()?;
-    match spool {
-        Some((spool, jobs)) => {
-            spool.load(tools, &this.names.scratch, jobs, cx).map_err(|error| this.older_server(this.roles(error)))?
-        }
-        None => this.load(&begun, dump)?,
-    }
-    let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
-    if request.destination == Destination::Drill {
-        checks::run(&request.checks, &mut |check| tools.answer(&this.names.scratch, check.text()?, cx))?;
-        scratch.remove().unwrap_or_else(|error| {
-            this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
-        });
-    } else {
-        this.analyze()?;
-        cx.world.cancel.check()?;
-        this.swap(&request.destination)?;
-        scratch.gone = true;
-    }
+    // Before there is a scratch: one that nobody answers for is dropped by the next who comes.
+    let holder = this.hold()?;
+    let mut scratch = this.create(holder.is_some())?;
+    let source = match &spool {
+        Some((spool, jobs)) => Source::File(spool, *jobs),
+        None => Source::Stream(&begun, dump),
+    };
+    let counts = this.fill(source, request).map_err(|error| this.taken_for_dead(error))?;
+    this.place(request, &mut scratch)?;
     drop(scratch);
+    // A tool of the dead may have been about to make a scratch when they were looked for.
+    if let Ok((_, facts)) = ask(tools, cx) {
+        this.notes.extend(sweeper.sweep(&facts, cx));
+    }
+    drop(holder);
     Ok(Restored { counts, notes: this.notes })
+}
+
+/// Where the archive is.
+enum Source<'a> {
+    /// Its beginning has been read, the rest follows.
+    Stream(&'a [u8], &'a mut dyn Read),
+    /// In a file, to be loaded in so many parts at once.
+    File(&'a Spool, u16),
 }
 
 /// Exchanges the live database for one that an earlier restore has kept.
@@ -219,38 +220,78 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    /// Drops what killed restores of this database have left: a scratch that nobody uses, and a database that was
-    /// replaced while the new one stands. Both the name and our mark in the comment must say so; whatever else is called
-    /// like that is somebody's own. A drill or a copy leaves replaced databases to the next restore in place. That one
-    /// can't be dropped is no reason not to restore.
-    fn sweep(&mut self, in_place: bool) {
-        let target = &self.names.target;
-        let stands = self.facts.databases.iter().any(|other| other.name == *target);
-        let now = self.cx.world.clock.now();
-        for other in &self.facts.databases {
-            let Some((replaced, since)) = swap::left_behind(target, &other.name, &other.comment) else { continue };
-            let safe =
-                if replaced { in_place && stands } else { other.sessions == 0 && now - since > LEFT_BEHIND_AFTER };
-            if !safe {
-                continue;
-            }
-            let said =
-                match self.tools.run_sql(self.desk, &swap::drop_database(&other.name, self.facts.version), self.cx) {
-                    Ok(_) => format!("dropped {}, which an interrupted restore had left", other.name),
-                    Err(error) => {
-                        format!("an interrupted restore has left {}, which can't be dropped: {error}", other.name)
-                    }
-                };
-            self.notes.push(said);
-        }
-    }
-
-    fn mark(&self) -> String {
+    pub(super) fn mark(&self) -> String {
         swap::mark(&self.names.target, self.cx.world.clock.now())
     }
 
+    /// A session that says for others that we live. Where there can be none, age tells the dead.
+    fn hold(&self) -> Result<Option<Holder>> {
+        if (0..CONNECTIONS).contains(&self.facts.connections) {
+            return Ok(None);
+        }
+        // While a session sits in template1, nobody can make a database.
+        let database = &self.tools.place.database;
+        let another = || self.facts.databases.iter().any(|other| other.name == *database);
+        let seat = if self.desk == "template1" && another() { database } else { self.desk };
+        match Holder::take(self.tools, seat, &self.names.scratch, self.cx) {
+            Err(error) if error.is_stopped() => Err(error),
+            Err(error) => {
+                self.cx.report.detail(&format!("others can't see that this restore lives: {error}"));
+                Ok(None)
+            }
+            Ok(holder) => Ok(Some(holder)),
+        }
+    }
+
+    /// Loads and compares.
+    fn fill(&mut self, source: Source<'_>, request: &Request) -> Result<Counts> {
+        match source {
+            Source::File(spool, jobs) => spool
+                .load(self.tools, &self.names.scratch, jobs, self.cx)
+                .map_err(|error| self.older_server(self.roles(error)))?,
+            Source::Stream(begun, dump) => self.load(begun, dump)?,
+        }
+        compare(self.tools, &self.names.scratch, &self.archive, request, self.cx)
+    }
+
+    /// Puts the scratch where it belongs; a drill's is asked and dropped.
+    fn place(&mut self, request: &Request, scratch: &mut Scratch<'_>) -> Result<()> {
+        if request.destination == Destination::Drill {
+            let mut ask = |check: &checks::Check| self.tools.answer(&self.names.scratch, check.text()?, self.cx);
+            checks::run(&request.checks, &mut ask)?;
+            scratch.remove().unwrap_or_else(|error| {
+                self.notes.push(format!("can't drop the scratch database {}: {error}", self.names.scratch));
+            });
+            return Ok(());
+        }
+        self.analyze()?;
+        self.cx.world.cancel.check()?;
+        self.swap(&request.destination).map_err(|error| {
+            // A transaction that did not find it has changed nothing.
+            let missed = error.tail.iter().any(|line| line.contains("does not exist"));
+            if missed { self.taken_for_dead(error) } else { error }
+        })?;
+        scratch.gone = true;
+        Ok(())
+    }
+
+    /// Says so if the reason of a failure before the swap is that somebody has dropped the scratch.
+    fn taken_for_dead(&self, error: Error) -> Error {
+        let Names { scratch, target, .. } = &self.names;
+        let sql = format!("SELECT count(*) FROM pg_database WHERE datname = {};\n", literal(scratch));
+        let asked = || self.tools.rows::<u64>(self.desk, &sql, &for_cleanup(self.cx));
+        if error.kind != Kind::Tool || !asked().is_ok_and(|rows| rows.first() == Some(&0)) {
+            return error;
+        }
+        let error = Error { hint: None, ..error };
+        error.while_doing(format!("somebody has dropped {scratch} under this restore")).hint(format!(
+            "{target} is unchanged by this restore. Another restore does so after the session was lost by which it sees that \
+             this one lives: look who restores {target}, and restore again"
+        ))
+    }
+
     /// Makes the scratch database: like the live one where there is one, else as the archive says.
-    fn create(&self) -> Result<Scratch<'a>> {
+    fn create(&self, answered_for: bool) -> Result<Scratch<'a>> {
         let scratch = &self.names.scratch;
         let create = match &self.facts.live {
             Some(live) => live.create(scratch),
@@ -265,7 +306,8 @@ impl<'a> Restore<'a> {
             server: self.facts.version,
             gone: false,
         };
-        let sql = create + &swap::claim(&self.names, &self.mark());
+        let mark = if answered_for { swap::mark_answered_for } else { swap::mark };
+        let sql = create + &swap::claim(&self.names, &mark(&self.names.target, self.cx.world.clock.now()));
         self.run(&sql)
             .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
         if self.archive.database().makes_public {
@@ -306,7 +348,7 @@ impl<'a> Restore<'a> {
         }
     }
 
-    fn roles(&self, error: Error) -> Error {
+    pub(super) fn roles(&self, error: Error) -> Error {
         match misses_role(&error).map(str::to_owned) {
             Some(role) => error.hint(format!(
                 "roles belong to the server and are not in a dump: CREATE ROLE {}, or set [databases.{}] restore_args = \
@@ -344,112 +386,5 @@ impl<'a> Restore<'a> {
             }
             Ok(_) => Ok(()),
         }
-    }
-
-    /// Puts the scratch in its place. It is short and deaf to signals: half-way there is nothing to be stopped.
-    fn swap(&mut self, destination: &Destination) -> Result<()> {
-        let replaces = *destination == Destination::InPlace && self.facts.live.is_some();
-        let properties = match &self.facts.live {
-            Some(_) => Properties::Live(&self.tools.place.database),
-            None => Properties::Archive(self.archive.database()),
-        };
-        let sql = swap::swap(&self.names, replaces, properties, &self.leave());
-        self.put(&sql, replaces)?;
-        let archived = self.archive.database();
-        if self.facts.live.is_none() && archived.illegible {
-            self.notes
-                .push("settings or comment of the database itself were not carried over: not in UTF-8".to_owned());
-        }
-        if self.facts.live.is_none() && archived.name != self.names.target && !archived.properties.is_empty() {
-            self.notes.push(format!(
-                "settings and grants of the database itself were not carried over: the backup is of {}",
-                archived.name
-            ));
-        }
-        self.dismiss(replaces);
-        Ok(())
-    }
-
-    /// What is to become of the live database.
-    fn leave(&self) -> Leave {
-        match self.keep {
-            Some(at) => Leave::Kept(keep::mark(&self.names.target, at)),
-            None => Leave::Gone(self.mark()),
-        }
-    }
-
-    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way.
-    fn put(&self, sql: &str, replaces: bool) -> Result<()> {
-        let mut tries = 1;
-        while let Err(error) = self.swap_once(sql) {
-            if self.has_swapped(replaces) {
-                break;
-            }
-            let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
-            if !in_use || tries == SWAP_TRIES {
-                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
-            }
-            tries += 1;
-        }
-        Ok(())
-    }
-
-    /// Drops the replaced database, unless it is kept.
-    fn dismiss(&mut self, replaces: bool) {
-        if !replaces {
-            return;
-        }
-        if !self.facts.slots.is_empty() {
-            let held = if self.keep.is_some() { " (until it is dropped they hold WAL at the server)" } else { "" };
-            self.notes.push(format!(
-                "these logical replication slots went with the replaced database, their readers must start anew{held}: {}",
-                self.facts.slots.join(", ")
-            ));
-        }
-        if self.keep.is_some() {
-            return;
-        }
-        let sql = keep::drop_sql(&self.names.old, self.facts.version);
-        if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
-            self.notes.push(format!(
-                "the replaced database could not be dropped and is still there as {}: {error}",
-                self.names.old
-            ));
-        }
-    }
-
-    /// One try. A second session ends whoever is in the way, and whoever comes in his place, until the first is through.
-    fn swap_once(&self, sql: &str) -> Result<()> {
-        let cx = for_cleanup(self.cx);
-        let done = AtomicBool::new(false);
-        let terminate = swap::terminate(&[&self.names.target, &self.names.scratch]);
-        std::thread::scope(|scope| {
-            let bouncer = scope.spawn(|| -> Result<()> {
-                let call = self.tools.sql(self.desk, true);
-                let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
-                while !done.load(Ordering::SeqCst) {
-                    psql.write_all(terminate.as_bytes()).doing(Kind::Tool, "can't end sessions")?;
-                    cx.world.clock.sleep(TERMINATE_EVERY);
-                }
-                psql.finish().map(drop)
-            });
-            let outcome = self.tools.run_sql(self.desk, sql, &cx).map(drop);
-            done.store(true, Ordering::SeqCst);
-            // If nobody could be sent away, the swap's own error says so.
-            let _ = bouncer.join();
-            outcome
-        })
-    }
-
-    /// After a lost connection: has the transaction been committed? Only it can have made this name.
-    fn has_swapped(&self, replaces: bool) -> bool {
-        let made = if replaces { &self.names.old } else { &self.names.target };
-        let sql = format!(
-            "SELECT count(*) FROM pg_database WHERE datname = {} AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {});",
-            literal(made),
-            literal(&self.names.scratch)
-        );
-        let found: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
-        found.is_ok_and(|rows| rows.first() == Some(&1))
     }
 }

@@ -18,6 +18,8 @@ pub struct Facts {
     pub superuser: bool,
     /// Whether we may create databases.
     pub createdb: bool,
+    /// How many connections we may have, all in all; below zero: as many as we like.
+    pub connections: i32,
     /// `server_version_num`.
     pub version: u32,
     /// Whether it is a replica.
@@ -89,6 +91,7 @@ impl Drop for Scratch<'_> {
 pub fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
     let sql = format!(
         "SELECT json_build_object('me', current_user, 'superuser', r.rolsuper, 'createdb', r.rolcreatedb,
+  'connections', CASE WHEN r.rolsuper THEN -1 ELSE r.rolconnlimit END,
   'version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
   'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
   'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),

@@ -55,18 +55,36 @@ pub fn cut(target: &str, bytes: usize) -> &str {
     target.get(..end).unwrap_or_default()
 }
 
+/// What a scratch's mark ends with if a session of its restore's holds its lock: see [`super::alive`].
+const ANSWERED_FOR: &str = ", unless its session is still there";
+
 /// The comment that marks a database of ours that must not stay.
 pub fn mark(target: &str, now: DateTime<Utc>) -> String {
     format!("{}{}", mark_start(target), now.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// The comment of a scratch while a session holds its lock.
+pub fn mark_answered_for(target: &str, now: DateTime<Utc>) -> String {
+    mark(target, now) + ANSWERED_FOR
 }
 
 fn mark_start(target: &str) -> String {
     format!("voxeltron-backup: left by a restore of {target} since ")
 }
 
-/// Whether a database was left behind by a restore of `target` that was killed: its name and our mark in its comment
-/// both say so. `Some(true)` for one that was replaced, `Some(false)` for one that never came into use; with the time.
-pub fn left_behind(target: &str, name: &str, comment: &str) -> Option<(bool, DateTime<Utc>)> {
+/// What a restore has left or is at work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whether it was replaced, and is no scratch that never came into use.
+    pub replaced: bool,
+    /// Whether a session holds its lock as long as its restore lives.
+    pub answered_for: bool,
+    /// When that restore began.
+    pub since: DateTime<Utc>,
+}
+
+/// Whether a database is a restore's of `target`: its name and our mark in its comment both say so.
+pub fn left_behind(target: &str, name: &str, comment: &str) -> Option<Left> {
     let ours = |middle: &str| {
         let random = name.strip_prefix(shorten(target, middle)).and_then(|rest| rest.strip_prefix(middle));
         random.is_some_and(|random| {
@@ -81,7 +99,11 @@ pub fn left_behind(target: &str, name: &str, comment: &str) -> Option<(bool, Dat
         return None;
     };
     let since = comment.strip_prefix(&mark_start(target))?;
-    Some((replaced, DateTime::parse_from_rfc3339(since).ok()?.with_timezone(&Utc)))
+    let (since, answered_for) = match since.strip_suffix(ANSWERED_FOR) {
+        Some(since) => (since, true),
+        None => (since, false),
+    };
+    Some(Left { replaced, answered_for, since: DateTime::parse_from_rfc3339(since).ok()?.with_timezone(&Utc) })
 }
 
 /// What can't be changed once a database is made.
@@ -307,8 +329,10 @@ mod tests {
             let names = Names::new(target, "0123abcd");
             assert!(names.scratch.len() <= NAME_BYTES && names.old.len() <= NAME_BYTES, "{names:?}");
             let mark = mark(target, noon());
-            assert_eq!(left_behind(target, &names.scratch, &mark), Some((false, noon())));
-            assert_eq!(left_behind(target, &names.old, &mark), Some((true, noon())));
+            let left = |replaced, answered_for| Some(Left { replaced, answered_for, since: noon() });
+            assert_eq!(left_behind(target, &names.scratch, &mark), left(false, false));
+            assert_eq!(left_behind(target, &names.old, &mark), left(true, false));
+            assert_eq!(left_behind(target, &names.scratch, &mark_answered_for(target, noon())), left(false, true));
         }
     }
 

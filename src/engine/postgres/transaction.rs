@@ -7,6 +7,7 @@
 //! a session that ends without, however it ends, has changed nothing.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -23,7 +24,9 @@ use crate::process::{self, DumpReader, Invocation, RestoreWriter};
 /// How much of the SQL is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
 /// How long a lock of somebody else's is waited for.
-const LOCK_WAIT: &str = "60s";
+pub const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Within how many bytes of its script `pg_restore` says how it is to be run.
+const HEAD_BYTES: usize = 2048;
 /// How many things of others a message names.
 const SHOWN: usize = 5;
 
@@ -84,7 +87,7 @@ fn look(tools: &Tools, me: &str, cx: &Cx) -> Result<Found> {
         .hint(format!("as a superuser: ALTER ROLE {0} CREATEDB; or give these things to {0}", ident(me))))
 }
 
-/// Restores in one transaction.
+/// Restores in one transaction, which waits `lock_wait` for each lock of somebody else's.
 ///
 /// # Errors
 /// The stream's own, or [`Kind::Tool`]; nothing has changed then.
@@ -94,6 +97,7 @@ pub fn restore(
     begun: &[u8],
     dump: &mut dyn Read,
     request: &Request,
+    lock_wait: Duration,
     cx: &Cx,
 ) -> Result<Restored> {
     let live = &tools.place.database;
@@ -111,7 +115,8 @@ pub fn restore(
     let call = tools.sql(live, true);
     cx.report.detail(&call.display());
     let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
-    let outcome = feed(&mut psql, live, &script, [archive.counts(), &request.expected], cx);
+    let begin = begin(live, lock_wait);
+    let outcome = feed(&mut psql, &begin, &script, [archive.counts(), &request.expected], cx);
     let outcome = match outcome {
         Ok(()) => psql.finish().map(drop),
         Err(error) => {
@@ -119,7 +124,7 @@ pub fn restore(
             Err(error)
         }
     };
-    outcome.map_err(|error| explain(tools.explain(error, live), live))?;
+    outcome.map_err(|error| explain(tools.explain(error, live), live, lock_wait))?;
     let serial = if request.jobs.is_some() { ", and not in parallel" } else { "" };
     let mut notes =
         vec![format!("restored in a single transaction{serial}, since {} may not create databases", facts.me)];
@@ -130,28 +135,51 @@ pub fn restore(
     Ok(Restored { counts, notes })
 }
 
+/// What comes before the backup.
+fn begin(live: &str, lock_wait: Duration) -> String {
+    format!(
+        "{PREAMBLE}{}SET lock_timeout = {};\nBEGIN ISOLATION LEVEL READ COMMITTED;\nDO {};\n",
+        swap::terminate(&[live]),
+        lock_wait.as_millis(),
+        literal(DROP_OWNED)
+    )
+}
+
 /// Everything up to COMMIT, which follows only when all that comes before it has gone well.
-fn feed(psql: &mut RestoreWriter, live: &str, script: &Invocation, counts: [&Counts; 2], cx: &Cx) -> Result<()> {
+fn feed(psql: &mut RestoreWriter, begin: &str, script: &Invocation, counts: [&Counts; 2], cx: &Cx) -> Result<()> {
     const WRITING: &str = "can't write to psql";
     let mut write = |text: &[u8]| psql.write_all(text).doing(Kind::Tool, WRITING);
-    let begin = format!(
-        "{PREAMBLE}{}SET lock_timeout = '{LOCK_WAIT}';\nBEGIN ISOLATION LEVEL READ COMMITTED;\nDO {};\n",
-        swap::terminate(&[live]),
-        literal(DROP_OWNED)
-    );
     write(begin.as_bytes())?;
     let mut sql = DumpReader::spawn(script, cx.deadline, &cx.world)?;
     let mut piece = vec![0; PIECE_BYTES];
+    let mut at_head = true;
     loop {
         match sql.read(&mut piece).doing(Kind::Tool, "can't read the backup as SQL")? {
             0 => break,
-            count => write(piece.get(..count).unwrap_or_default())?,
+            count => {
+                let text = piece.get_mut(..count).unwrap_or_default();
+                if std::mem::take(&mut at_head) {
+                    keep_lock_timeout(text);
+                }
+                write(text)?;
+            }
         }
     }
     let end = format!("RESET ROLE;\nSET client_encoding = 'UTF8';\n{PREAMBLE}DO {};\n", literal(&compare(counts)?));
     write(end.as_bytes())?;
     cx.world.cancel.check()?;
     write(b"COMMIT;\n")
+}
+
+/// Makes a comment of the line at the head of `pg_restore`'s script that would lift our limit: others may be about to make
+/// what the backup holds, and ours would wait for their end with everything locked.
+fn keep_lock_timeout(head: &mut [u8]) {
+    const LIFTS: &[u8] = b"\nSET lock_timeout = 0;\n";
+    let head = head.get_mut(..HEAD_BYTES.min(head.len())).unwrap_or_default();
+    let at = head.windows(LIFTS.len()).position(|part| part == LIFTS);
+    if let Some(line) = at.and_then(|at| head.get_mut(at.saturating_add(1)..at.saturating_add(3))) {
+        line.copy_from_slice(b"--");
+    }
 }
 
 /// The archive as SQL, to standard output.
@@ -204,10 +232,13 @@ fn compare(counts: [&Counts; 2]) -> Result<String> {
     Ok(sql + "END")
 }
 
-fn explain(error: Error, live: &str) -> Error {
+fn explain(error: Error, live: &str, lock_wait: Duration) -> Error {
     let said = error.tail.join("\n");
     if said.contains("lock timeout") {
-        return error.hint(format!(
+        // The hint that is there is for who dumps.
+        let error = Error { hint: None, ..error };
+        let waited = format!("a lock of somebody else's in {live} was waited for {} s", lock_wait.as_secs_f64());
+        return error.while_doing(waited).hint(format!(
             "others use {live} and can't be sent away by this role: stop them, restore.before can; nothing was changed"
         ));
     }
@@ -286,7 +317,7 @@ mod tests {
             let live =
                 if live { r#"{"owner":"o","ours":true,"encoding":"UTF8","collate":"C","ctype":"C"}"# } else { "null" };
             serde_json::from_str(&format!(
-                r#"{{"me":"m","superuser":{superuser},"createdb":{createdb},"version":150000,"recovery":false,"live":{live},
+                r#"{{"me":"m","superuser":{superuser},"createdb":{createdb},"connections":-1,"version":150000,"recovery":false,"live":{live},
                     "prepared":0,"slots":[],"databases":[]}}"#
             ))
             .unwrap()
