@@ -309,6 +309,24 @@ fn data_that_hurts_comes_back_the_same() {
     similar(&before, &db.all());
     db.assert_nothing_left();
 
+    // In parallel, and beside it.
+    db.sql("DELETE FROM public.types; CREATE TABLE public.later (i int)");
+    let size = Some(bytes.len() as u64);
+    let request =
+        |destination| Request { dump_bytes: size, jobs: Some(2), ..Request::new(destination, findings.counts.clone()) };
+    db.engine().restore(&mut inspected(Cursor::new(&bytes)), &request(Destination::InPlace), &cx()).unwrap();
+    similar(&before, &db.all());
+    let copy = Database::empty("copy that hurts");
+    server.admin(&format!("DROP DATABASE {}", ident(&copy.name)));
+    let restored =
+        restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Into(copy.name.clone()), &findings.counts)
+            .unwrap();
+    assert_eq!(restored.counts, findings.counts);
+    let content = |all: &str| all.rsplit_once("PostgreSQL database dump complete").unwrap().0.to_owned();
+    similar(&content(&before), &content(&copy.all()));
+    drop(copy);
+    db.assert_nothing_left();
+
     // The live database is gone: the archive's own properties serve.
     server.admin(&format!("DROP DATABASE {name} WITH (FORCE);"));
     restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();

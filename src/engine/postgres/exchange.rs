@@ -10,7 +10,7 @@ use super::restore::Restore;
 use super::sql::literal;
 use super::swap::{self, Properties};
 use super::tools::for_cleanup;
-use crate::engine::Destination;
+use crate::engine::{Destination, Step};
 use crate::error::{Context, Kind, Result};
 use crate::process::RestoreWriter;
 
@@ -83,6 +83,7 @@ impl Restore<'_> {
         if self.keep.is_some() {
             return;
         }
+        self.cx.begins(Step::Tidy, "dropping the replaced database");
         let sql = keep::drop_sql(&self.names.old, self.facts.version);
         if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
             self.notes.push(format!(

@@ -18,7 +18,7 @@ use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names};
 use super::tools::{Tools, for_cleanup};
 use super::transaction;
-use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, checks};
+use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 use chrono::{DateTime, Utc};
@@ -245,12 +245,14 @@ impl<'a> Restore<'a> {
 
     /// Loads and compares.
     fn fill(&mut self, source: Source<'_>, request: &Request) -> Result<Counts> {
+        request.begins(Step::Load, &format!("loading into the database {}", self.names.scratch), self.cx);
         match source {
             Source::File(spool, jobs) => spool
                 .load(self.tools, &self.names.scratch, jobs, self.cx)
                 .map_err(|error| self.older_server(self.roles(error)))?,
             Source::Stream(begun, dump) => self.load(begun, dump)?,
         }
+        request.begins(Step::Check, "comparing the rows of every table with the backup", self.cx);
         compare(self.tools, &self.names.scratch, &self.archive, request, self.cx)
     }
 
@@ -266,6 +268,7 @@ impl<'a> Restore<'a> {
         }
         self.analyze()?;
         self.cx.world.cancel.check()?;
+        self.cx.begins(Step::Swap, &format!("putting it in the place of {}", self.names.target));
         self.swap(&request.destination).map_err(|error| {
             // A transaction that did not find it has changed nothing.
             let missed = error.tail.iter().any(|line| line.contains("does not exist"));

@@ -17,7 +17,7 @@ use super::spool::Spool;
 use super::sql::{ident, literal, split_key};
 use super::swap;
 use super::tools::{PREAMBLE, Tools};
-use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored};
+use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, DumpReader, Invocation, RestoreWriter};
 
@@ -104,6 +104,7 @@ pub fn restore(
     let found = look(tools, &facts.me, cx)?;
     // The database itself can't stand aside: to rename it takes CREATEDB.
     request.keep.as_ref().map_or(Ok(()), Keep::room)?;
+    cx.begins(Step::Load, &format!("reading the backup into {}", cx.data_dir.display()));
     let spool = Spool::read(begun, dump, archive, request.dump_bytes, cx)?;
     let list = without_extensions(tools, &spool, &found.extensions, cx)?;
     let script = script(tools, &spool.path(), list.as_ref().map(Spool::path).as_deref());
@@ -112,6 +113,10 @@ pub fn restore(
     counts.extend(request.expected.iter().map(|(key, count)| (key.clone(), *count)));
     request.keep.as_ref().map_or(Ok(()), Keep::take)?;
     cx.world.cancel.check()?;
+    cx.begins(
+        Step::Swap,
+        &format!("replacing all that is in {live}, and comparing its rows with the backup, in one transaction"),
+    );
     let call = tools.sql(live, true);
     cx.report.detail(&call.display());
     let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
