@@ -101,6 +101,12 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("1205", "a table stayed locked by others", "run it when no long transaction is open"),
     ("1021", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     ("1114", "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    // MariaDB writes what is loaded into an empty table at its end alone, and gives no other reason then.
+    (
+        "ERROR 1180",
+        "the server could not write what it had taken, most likely because its disk is full",
+        "free space there: a restore needs room for a second copy; the server's log says more",
+    ),
     ("No space left", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     (
         "unknown variable",

@@ -23,6 +23,9 @@ pub fn explain(error: Error, place: &Place, configured: &str, database: &str) ->
     Error { message, ..error }.hint(fill(hint))
 }
 
+/// How the system says that a disk is full.
+const FULL: &str = "No space left on device";
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     (
@@ -94,7 +97,7 @@ const REASONS: &[(&str, &str, &str)] = &[
     ),
     ("FATAL:  role \"", "the server has no role {user}", "create it, or mend the user in [databases.{name}] url"),
     (
-        "No space left on device",
+        FULL,
         "the server's disk is full",
         "free space there: a restore needs room for a second copy",
     ),
@@ -116,6 +119,11 @@ pub fn misses_role(error: &Error) -> Option<&str> {
         let (_, after) = line.split_once("role \"")?;
         after.split_once("\" does not exist").map(|(role, _)| role)
     })
+}
+
+/// Whether the server says that its disk is full.
+pub fn is_full(error: &Error) -> bool {
+    error.tail.iter().any(|line| line.contains(FULL))
 }
 
 /// Whether the tool says that `database` is not there.

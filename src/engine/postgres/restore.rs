@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::archive::Archive;
 use super::compare::compare;
 use super::keep::{self, Leave};
-use super::reasons::misses_role;
+use super::reasons::{is_full, misses_role};
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
 use super::sql::{ident, literal};
@@ -77,20 +77,21 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         None => None,
     };
     let mut scratch = this.create()?;
-    match spool {
+    let loaded = match spool {
         Some((spool, jobs)) => {
-            spool.load(tools, &this.names.scratch, jobs, cx).map_err(|error| this.older_server(this.roles(error)))?
+            spool.load(tools, &this.names.scratch, jobs, cx).map_err(|error| this.older_server(this.roles(error)))
         }
-        None => this.load(&begun, dump)?,
-    }
-    let counts = compare(tools, &this.names.scratch, &this.archive, request, cx)?;
+        None => this.load(&begun, dump),
+    };
+    let counted = loaded.and_then(|()| compare(tools, &this.names.scratch, &this.archive, request, cx));
+    let counts = counted.map_err(|error| scratch.heed(error))?;
     if request.destination == Destination::Drill {
         checks::run(&request.checks, &mut |check| tools.answer(&this.names.scratch, check.text()?, cx))?;
         scratch.remove().unwrap_or_else(|error| {
             this.notes.push(format!("can't drop the scratch database {}: {error}", this.names.scratch));
         });
     } else {
-        this.analyze()?;
+        this.analyze().map_err(|error| scratch.heed(error))?;
         cx.world.cancel.check()?;
         this.swap(&request.destination)?;
         scratch.gone = true;
@@ -253,21 +254,26 @@ impl<'a> Restore<'a> {
     fn create(&self) -> Result<Scratch<'a>> {
         let scratch = &self.names.scratch;
         let create = match &self.facts.live {
-            Some(live) => live.create(scratch),
-            None => swap::create_as_archived(self.archive.database(), scratch, self.tools.restores_owners())?,
+            Some(live) => live.create(scratch, self.facts.version),
+            None => {
+                let owners = self.tools.restores_owners();
+                swap::create_as_archived(self.archive.database(), scratch, owners, self.facts.version)?
+            }
         };
         // From here on it may exist, even if what follows fails.
-        let guard = Scratch {
+        let mut guard = Scratch {
             tools: self.tools,
             cx: self.cx,
             desk: self.desk,
             name: scratch.clone(),
             server: self.facts.version,
             gone: false,
+            full: false,
         };
         let sql = create + &swap::claim(&self.names, &self.mark());
-        self.run(&sql)
-            .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
+        self.run(&sql).map_err(|error| {
+            guard.heed(self.roles(error).while_doing(format!("can't create the database {scratch}")))
+        })?;
         if self.archive.database().makes_public {
             self.tools.run_sql(scratch, "DROP SCHEMA IF EXISTS public;\n", self.cx)?;
         }
@@ -337,7 +343,8 @@ impl<'a> Restore<'a> {
     /// Without statistics the first queries on the new database would be planned blindly.
     fn analyze(&mut self) -> Result<()> {
         match self.tools.run_sql(&self.names.scratch, "RESET search_path;\nANALYZE;\n", self.cx) {
-            Err(error) if error.is_stopped() => Err(error),
+            // With a full disk it would stand where nothing can be written.
+            Err(error) if error.is_stopped() || is_full(&error) => Err(error),
             Err(error) => {
                 self.notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));
                 Ok(())

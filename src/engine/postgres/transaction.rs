@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use serde::Deserialize;
 
 use super::archive::{Archive, LARGE_OBJECTS};
+use super::reasons::is_full;
 use super::server::Facts;
 use super::spool::Spool;
 use super::sql::{ident, literal, split_key};
@@ -210,6 +211,10 @@ fn explain(error: Error, live: &str) -> Error {
         return error.hint(format!(
             "others use {live} and can't be sent away by this role: stop them, restore.before can; nothing was changed"
         ));
+    }
+    if is_full(&error) {
+        // Which first hint stands is the disk's, and what became of the data is no less worth to know.
+        return error.while_doing("nothing was changed");
     }
     match error.tail.is_empty() {
         true => error,

@@ -1,0 +1,97 @@
+//! Disks that take no more in the middle of a restore: the server's, while the scratch is loaded, while its log is written,
+//! while it saves; ours, while a backup or what is to be kept for an undo is written. Every time through the program: what
+//! stood stands, by the server's own means; the message says why; the exit code is right; nothing that fills the disk is
+//! left; and with room again the same command succeeds. Servers of the tests' own, on small disks (see [`disk`]).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod disk;
+mod mongodb;
+mod mysql;
+mod postgres;
+mod previous;
+mod redis;
+mod sqlite;
+
+use common::{Outcome, Sandbox};
+
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// What the mend of a full disk begins with.
+const MEND: &str = "hint: free space there: a restore needs room for a second copy";
+
+/// A database whose server, or file, is on a small disk.
+trait Bench {
+    /// The lines of its table in the configuration.
+    fn table(&self) -> String;
+    /// All that it is, by the server's own means, and the names of all that stands beside it.
+    fn all(&self) -> String;
+}
+
+/// A bench, and a sandbox with a job for it.
+struct Way<'a> {
+    bench: &'a dyn Bench,
+    sandbox: Sandbox,
+}
+
+impl<'a> Way<'a> {
+    /// With one backup of what the bench holds.
+    #[track_caller]
+    fn new(bench: &'a dyn Bench) -> Self {
+        let this = Self { bench, sandbox: Sandbox::new() };
+        this.configure("");
+        this.does(&["run-job", "shop"]);
+        this
+    }
+
+    /// Writes the configuration, with `more` in the database's table.
+    fn configure(&self, more: &str) {
+        self.sandbox.configure_local(
+            Some(KEY),
+            &format!(
+                "[databases.shop]\n{}\n{more}\n[[backup.jobs]]\ndatabase = \"shop\"\nschedule = \"@yearly\"\nencrypt = true\n",
+                self.bench.table()
+            ),
+        );
+    }
+
+    #[track_caller]
+    fn does(&self, args: &[&str]) -> Outcome {
+        self.sandbox.command(args).stdout_any().stderr_any().run()
+    }
+
+    #[track_caller]
+    fn restores(&self) -> String {
+        self.does(&["restore", "shop", "--latest", "--yes"]).stderr
+    }
+
+    /// A restore that must end with this code and say all of this, and change nothing.
+    #[track_caller]
+    fn fails(&self, more: &[&str], code: i32, words: &[&str]) -> String {
+        let before = self.bench.all();
+        let args = [&["restore", "shop", "--latest", "--yes"], more].concat();
+        let run = self.sandbox.command(&args).exits(code).stdout_any().stderr_any();
+        let said = run.run().stderr;
+        if std::env::var("VX_SAY").is_ok() { eprintln!("{said}"); std::thread::sleep(std::time::Duration::from_secs(2)); eprintln!("{}", std::fs::read_dir("/tmp").unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("voxeltron-disk-")).map(|e| std::fs::read_to_string(e.path().join("log")).or_else(|_| std::fs::read_to_string(e.path().join("log.txt"))).unwrap_or_default()).collect::<String>()); }
+        for word in words {
+            assert!(said.contains(word), "not {word:?}, but: {said}");
+        }
+        assert!(said.lines().any(|line| line.contains("error: ") && line.contains("can't restore shop")), "{said}");
+        same(&self.bench.all(), &before);
+        said
+    }
+}
+
+/// Compares without filling the screen.
+#[track_caller]
+fn same(left: &str, right: &str) {
+    if left != right {
+        let first = left.lines().zip(right.lines()).find(|(left, right)| left != right);
+        panic!("{} and {} lines, which differ first in {first:#?}", left.lines().count(), right.lines().count());
+    }
+}
+
+fn lines(pairs: &[(&str, &str)]) -> String {
+    pairs.iter().map(|(key, value)| format!("{key} = {}\n", serde_json::Value::from(*value))).collect()
+}
