@@ -16,6 +16,7 @@ mod redis;
 mod sqlite;
 
 use common::{Outcome, Sandbox};
+use disk::Disks;
 
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// What the mend of a full disk begins with.
@@ -33,13 +34,21 @@ trait Bench {
 struct Way<'a> {
     bench: &'a dyn Bench,
     sandbox: Sandbox,
+    /// Where `data_dir` is on a small disk of this name.
+    ours: Option<(&'a Disks, &'a str)>,
 }
 
 impl<'a> Way<'a> {
     /// With one backup of what the bench holds.
     #[track_caller]
     fn new(bench: &'a dyn Bench) -> Self {
-        let this = Self { bench, sandbox: Sandbox::new() };
+        Self::on(bench, None)
+    }
+
+    /// The same with a `data_dir` on a small disk.
+    #[track_caller]
+    fn on(bench: &'a dyn Bench, ours: Option<(&'a Disks, &'a str)>) -> Self {
+        let this = Self { bench, sandbox: Sandbox::new(), ours };
         this.configure("");
         this.does(&["run-job", "shop"]);
         this
@@ -56,9 +65,25 @@ impl<'a> Way<'a> {
         );
     }
 
+    /// Runs the program, where the disks are.
+    #[track_caller]
+    fn runs(&self, args: &[&str], code: i32) -> Outcome {
+        let invoked = self.sandbox.command(args);
+        let mut command = match self.ours {
+            None => invoked.into_command(),
+            Some((disks, name)) => {
+                let invoked = invoked.env("VOXELTRON_BACKUP_DATA_DIR", disks.path(name));
+                disks.inside_of(&invoked.into_command())
+            }
+        };
+        let outcome = common::run(&mut command, b"");
+        assert_eq!(outcome.code, Some(code), "{args:?}: {}", outcome.stderr);
+        outcome
+    }
+
     #[track_caller]
     fn does(&self, args: &[&str]) -> Outcome {
-        self.sandbox.command(args).stdout_any().stderr_any().run()
+        self.runs(args, 0)
     }
 
     #[track_caller]
@@ -70,16 +95,25 @@ impl<'a> Way<'a> {
     #[track_caller]
     fn fails(&self, more: &[&str], code: i32, words: &[&str]) -> String {
         let before = self.bench.all();
-        let args = [&["restore", "shop", "--latest", "--yes"], more].concat();
-        let run = self.sandbox.command(&args).exits(code).stdout_any().stderr_any();
-        let said = run.run().stderr;
-        if std::env::var("VX_SAY").is_ok() { eprintln!("{said}"); std::thread::sleep(std::time::Duration::from_secs(2)); eprintln!("{}", std::fs::read_dir("/tmp").unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("voxeltron-disk-")).map(|e| std::fs::read_to_string(e.path().join("log")).or_else(|_| std::fs::read_to_string(e.path().join("log.txt"))).unwrap_or_default()).collect::<String>()); }
-        for word in words {
-            assert!(said.contains(word), "not {word:?}, but: {said}");
-        }
-        assert!(said.lines().any(|line| line.contains("error: ") && line.contains("can't restore shop")), "{said}");
+        let said = self.tries(more, code);
+        has(&said, words);
         same(&self.bench.all(), &before);
         said
+    }
+
+    /// A restore that must end with this code; gives what it says.
+    #[track_caller]
+    fn tries(&self, more: &[&str], code: i32) -> String {
+        let said = self.runs(&[&["restore", "shop", "--latest", "--yes"], more].concat(), code).stderr;
+        assert!(said.contains("error: can't restore shop: "), "{said}");
+        said
+    }
+}
+
+#[track_caller]
+fn has(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "not {word:?}, but: {said}");
     }
 }
 

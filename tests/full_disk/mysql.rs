@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{from_runner, run, tool};
 use crate::disk::{Disks, free_port};
-use crate::{Bench, MEND, Way, lines};
+use crate::{Bench, MEND, Way, has, lines, same};
 
 const MIB: u64 = 1 << 20;
 
@@ -88,10 +88,14 @@ impl Server {
         server.arg(format!("--pid-file={}", self.disks.folder.join("pid").display()));
         server.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let began = Instant::now();
-        while !run(self.client("mysql").args(["mysql", "-e", ""]), b"").status.success() {
+        while !self.answers() {
             assert!(began.elapsed() < Duration::from_secs(30), "{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    fn answers(&self) -> bool {
+        run(self.client("mysql").args(["mysql", "-e", ""]), b"").status.success()
     }
 
     fn log(&self) -> String {
@@ -146,14 +150,32 @@ fn while_the_scratch_is_made_and_loaded(server: &Server) {
     server.change();
     // From nearly nothing to nearly enough: what is loaded, written down or exchanged may be the first without room.
     for left in [MIB / 4, 3 * MIB, 8 * MIB] {
+        let before = server.all();
         server.disks.leave("data", left);
-        let said = way.fails(&[], 13, &["disk is full", MEND]);
-        let free = server.disks.free("data");
-        assert!(free + MIB > left, "of {left} bytes {free} are free: {said}");
+        let said = way.tries(&[], 13);
+        if server.answers() {
+            has(&said, &["disk is full", MEND]);
+            let free = server.disks.free("data");
+            assert!(free + MIB > left, "of {left} bytes {free} are free: {said}");
+            server.disks.make_room("data");
+            same(&server.all(), &before);
+            continue;
+        }
+        // MariaDB can't always undo a statement that has filled its disk, and ends. What it left is swept by the next.
+        assert!(server.maria, "{}", server.log());
+        has(&said, &["the server closed the connection", "hint: look into the server's log: it may have ended for want of room"]);
         server.disks.make_room("data");
+        server.start();
+        same(&without_scratch(&server.all()), &without_scratch(&before));
     }
     way.restores();
     assert_eq!(server.rows(), "2\t2");
+}
+
+/// Without the scratch, and without the next number of a table, which a server that has crashed counts again.
+fn without_scratch(all: &str) -> String {
+    let stays = |line: &&str| !line.contains("__restoring_") && !line.contains(" AUTO_INCREMENT=");
+    all.split_inclusive('\n').filter(stays).collect()
 }
 
 #[test]

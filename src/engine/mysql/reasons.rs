@@ -87,8 +87,16 @@ const REASONS: &[(&str, &str, &str)] = &[
         "start the server, or mend host, port and socket in [databases.{name}] url",
     ),
     ("2005", "{server} can't be found", "mend the host in [databases.{name}] url"),
-    ("2013", "the server closed the connection", "look into the server's log, and at net_write_timeout"),
-    ("2006", "the server closed the connection", "look into the server's log, and at max_allowed_packet"),
+    (
+        "2013",
+        "the server closed the connection",
+        "look into the server's log: it may have ended for want of room; and at net_write_timeout",
+    ),
+    (
+        "2006",
+        "the server closed the connection",
+        "look into the server's log: it may have ended for want of room; and at max_allowed_packet",
+    ),
     ("1044", "{user} lacks a right on a database", "see the last lines for which"),
     ("1142", "{user} lacks a right on a table", "see the last lines for which"),
     ("1227", "{user} lacks a right of the whole server", "see the last lines for which"),

@@ -102,6 +102,11 @@ const REASONS: &[(&str, &str, &str)] = &[
         "free space there: a restore needs room for a second copy",
     ),
     (
+        "server closed the connection unexpectedly",
+        "the server closed the connection",
+        "look into the server's log: it may have ended for want of room",
+    ),
+    (
         "unrecognized configuration parameter",
         "the tools are newer than the server",
         "set [databases.{name}] tools_dir to the tools of the server's version",
