@@ -121,8 +121,9 @@ fn has(said: &str, words: &[&str]) {
 #[track_caller]
 fn same(left: &str, right: &str) {
     if left != right {
-        let first = left.lines().zip(right.lines()).find(|(left, right)| left != right);
-        panic!("{} and {} lines, which differ first in {first:#?}", left.lines().count(), right.lines().count());
+        let (mut left, mut right) = (left.lines(), right.lines());
+        let first = std::iter::from_fn(|| Some((left.next(), right.next()))).find(|(left, right)| left != right);
+        panic!("they differ first in {:?}; {} and {} lines follow", first.unwrap(), left.count(), right.count());
     }
 }
 
