@@ -24,7 +24,12 @@ pub struct Disks {
 impl Disks {
     /// Each with its name, which is its folder's, and its size as `mount` takes it.
     pub fn new(disks: &[(&str, &str)]) -> Self {
-        let folder = tempfile::Builder::new().prefix("voxeltron-disk-").tempdir().unwrap().keep();
+        Self::within(&std::env::temp_dir(), disks)
+    }
+
+    /// The same in a folder within this one.
+    pub fn within(parent: &Path, disks: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new().prefix("voxeltron-disk-").tempdir_in(parent).unwrap().keep();
         // A server's own user has to come through.
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         for (name, _) in disks {

@@ -1,11 +1,14 @@
 //! MariaDB and MySQL: servers of the test's own with all of their data on one small disk, and MySQL's binary log on another.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::common::{from_runner, run, tool};
+use voxeltron_backup::world::{Clock, SystemClock, World};
+
+use crate::common::{again, from_runner, part, run, tool};
 use crate::disk::{Disks, free_port};
 use crate::{Bench, MEND, Way, has, lines, same};
 
@@ -172,6 +175,60 @@ fn while_the_scratch_is_made_and_loaded(server: &Server) {
     }
     way.restores();
     assert_eq!(server.rows(), "2\t2");
+}
+
+/// A clock that is sixty times as fast.
+#[derive(Debug)]
+struct Fast(SystemClock);
+
+impl Clock for Fast {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() * 60
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.0.sleep(time);
+    }
+}
+
+/// MySQL waits for room under its binary log, and a restore with it; that is told, and a signal ends it.
+#[test]
+fn a_disk_that_has_no_room_for_mysqls_binary_log() {
+    if let Some(config) = part() {
+        let world = World { clock: Arc::new(Fast(SystemClock::default())), ..World::system() };
+        world.cancel.listen().unwrap();
+        let words = ["voxeltron-backup", "-c", &config, "restore", "shop", "--latest", "--yes"];
+        let exit = voxeltron_backup::run(words.into_iter().map(Into::into), &world);
+        std::process::exit(exit.code().into());
+    }
+    let server = mysql();
+    let way = Way::new(&*server);
+    server.change();
+    let before = server.all();
+    server.disks.leave("log", 2 * MIB);
+    let mut child = again("mysql::a_disk_that_has_no_room_for_mysqls_binary_log", way.sandbox.config().to_str().unwrap());
+    let mut child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("busy for a minute")).expect("it is told");
+    has(&told, &["(waiting for handler commit)", "waiting for room on a disk", "goes on when there is some"]);
+    // Whoever reads goes on.
+    assert_eq!(server.rows(), "3\t3");
+    let term = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(term, rustix::process::Signal::TERM).unwrap();
+    let said: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "{said:?}");
+    server.disks.make_room("log");
+    // It would go on within a minute.
+    tool(server.disks.inside().args(["sh", "-c", "kill -9 \"$(cat \"$1\")\"", "sh"]).arg(server.disks.folder.join("pid")), b"");
+    server.start();
+    same(&without_scratch(&server.all()), &without_scratch(&before));
+    way.restores();
+    assert_eq!(server.rows(), "2\t2");
+    assert!(!server.all().contains("__restoring_"));
 }
 
 /// Without the scratch, and without the next number of a table, which a server that has crashed counts again.
