@@ -45,7 +45,8 @@ impl Disks {
         let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let pid = said.trim().parse().expect("no small disk can be mounted: these tests are never skipped; run them as root");
+        let pid =
+            said.trim().parse().expect("no small disk can be mounted: these tests are never skipped; run them as root");
         Self { folder, holder, pid }
     }
 
@@ -65,7 +66,11 @@ impl Disks {
     /// The same command, where the disks are.
     pub fn inside_of(&self, inner: &Command) -> Command {
         let mut command = self.inside();
-        command.arg(inner.get_program()).args(inner.get_args()).current_dir(inner.get_current_dir().unwrap()).env_clear();
+        command
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .current_dir(inner.get_current_dir().unwrap())
+            .env_clear();
         for (name, value) in inner.get_envs() {
             command.env(name, value.unwrap_or_default());
         }

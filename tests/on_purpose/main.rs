@@ -1,7 +1,8 @@
-//! Disks that take no more in the middle of a restore: the server's, while the scratch is loaded, while its log is written,
+//! Restores that fail on purpose. First of all disks that take no more in the middle: the server's, while the scratch is loaded, while its log is written,
 //! while it saves; ours, while a backup or what is to be kept for an undo is written. Every time through the program: what
 //! stood stands, by the server's own means; the message says why; the exit code is right; nothing that fills the disk is
-//! left; and with room again the same command succeeds. Servers of the tests' own, on small disks (see [`disk`]).
+//! left; and with room again the same command succeeds. Servers of the tests' own, on small disks (see [`disk`]). Then backups
+//! that can't be what is asked for ([`refusals`]).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
@@ -13,6 +14,7 @@ mod mysql;
 mod postgres;
 mod previous;
 mod redis;
+mod refusals;
 mod sqlite;
 
 use common::{Outcome, Sandbox};
@@ -56,11 +58,15 @@ impl<'a> Way<'a> {
 
     /// Writes the configuration, with `more` in the database's table.
     fn configure(&self, more: &str) {
+        self.configure_as(&self.bench.table(), more);
+    }
+
+    /// The same with another table.
+    fn configure_as(&self, table: &str, more: &str) {
         self.sandbox.configure_local(
             Some(KEY),
             &format!(
-                "[databases.shop]\n{}\n{more}\n[[backup.jobs]]\ndatabase = \"shop\"\nschedule = \"@yearly\"\nencrypt = true\n",
-                self.bench.table()
+                "[databases.shop]\n{table}\n{more}\n[[backup.jobs]]\ndatabase = \"shop\"\nschedule = \"@yearly\"\nencrypt = true\n"
             ),
         );
     }

@@ -80,7 +80,8 @@ impl Server {
     fn try_js(&self, script: &str) -> Result<String, String> {
         let mut shell = Command::new(PathBuf::from(from_runner("VOXELTRON_TEST_MONGO_TOOLS")).join("mongosh"));
         shell.args(["--quiet", "--norc", "--nodb", "--eval", "load('/dev/stdin'); void 0"]);
-        let script = format!("const db = connect('{}');\nconst d = db.getSiblingDB('shop');\n{script}", self.url("admin"));
+        let script =
+            format!("const db = connect('{}');\nconst d = db.getSiblingDB('shop');\n{script}", self.url("admin"));
         let outcome = run(&mut shell, script.as_bytes());
         match outcome.status.success() {
             true => Ok(outcome.stdout.trim().to_owned()),

@@ -46,7 +46,10 @@ impl Server {
         let made = run(&mut install, b"");
         assert!(made.status.success(), "{made:?}");
         this.start();
-        this.sql("mysql", "CREATE USER full@127.0.0.1 IDENTIFIED BY 'full'; GRANT ALL ON *.* TO full@127.0.0.1 WITH GRANT OPTION");
+        this.sql(
+            "mysql",
+            "CREATE USER full@127.0.0.1 IDENTIFIED BY 'full'; GRANT ALL ON *.* TO full@127.0.0.1 WITH GRANT OPTION",
+        );
         this.sql("mysql", "CREATE DATABASE shop CHARACTER SET utf8mb4");
         let double = "INSERT INTO a (t) SELECT CONCAT(SHA2(RAND(), 256), REPEAT(SHA2(i, 256), 15)) FROM a;".repeat(12);
         this.sql(
@@ -74,7 +77,9 @@ impl Server {
             command.args(["--innodb-log-file-size=8M", "--innodb-data-file-path=ibdata1:4M:autoextend"]);
         } else {
             let root = PathBuf::from(from_runner("VOXELTRON_TEST_MYSQL_ROOT")).join("usr");
-            command.arg(format!("--basedir={}", root.display())).args(["--innodb-redo-log-capacity=8M", "--mysqlx=OFF"]);
+            command
+                .arg(format!("--basedir={}", root.display()))
+                .args(["--innodb-redo-log-capacity=8M", "--mysqlx=OFF"]);
             command.arg(format!("--lc-messages-dir={}", root.join("share/mysql").display()));
             command.arg(format!("--plugin-dir={}", root.join("lib/mysql/plugin").display())).arg("--secure-file-priv=");
             command.arg(format!("--log-bin={}", self.disks.path("log/binlog").display()));
@@ -87,7 +92,9 @@ impl Server {
         let log = std::fs::File::create(self.disks.folder.join("log.txt")).unwrap();
         let mut server = self.server(if self.maria { "mariadbd" } else { "mysqld" });
         server.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0"]);
-        server.arg(format!("--port={}", self.port)).arg(format!("--socket={}", self.disks.folder.join("socket").display()));
+        server
+            .arg(format!("--port={}", self.port))
+            .arg(format!("--socket={}", self.disks.folder.join("socket").display()));
         server.arg(format!("--pid-file={}", self.disks.folder.join("pid").display()));
         server.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let began = Instant::now();
@@ -119,7 +126,7 @@ impl Server {
         tool(self.client("mysql").args(["--batch", "--raw", "--skip-column-names", database]), sql.as_bytes())
     }
 
-    fn change(&self) {
+    pub fn change(&self) {
         self.sql("shop", "INSERT INTO b VALUES (3, 3); CREATE TABLE IF NOT EXISTS later (i INT); CREATE OR REPLACE VIEW lv AS SELECT 1 AS i");
         if !self.maria {
             self.sql("mysql", "FLUSH BINARY LOGS; PURGE BINARY LOGS BEFORE NOW() + INTERVAL 1 DAY");
@@ -168,7 +175,13 @@ fn while_the_scratch_is_made_and_loaded(server: &Server) {
         }
         // MariaDB can't always undo a statement that has filled its disk, and ends. What it left is swept by the next.
         assert!(server.maria, "{}", server.log());
-        has(&said, &["the server closed the connection", "hint: look into the server's log: it may have ended for want of room"]);
+        has(
+            &said,
+            &[
+                "the server closed the connection",
+                "hint: look into the server's log: it may have ended for want of room",
+            ],
+        );
         server.disks.make_room("data");
         server.start();
         same(&without_scratch(&server.all()), &without_scratch(&before));
@@ -210,7 +223,8 @@ fn a_disk_that_has_no_room_for_mysqls_binary_log() {
     server.change();
     let before = server.all();
     server.disks.leave("log", 2 * MIB);
-    let mut child = again("mysql::a_disk_that_has_no_room_for_mysqls_binary_log", way.sandbox.config().to_str().unwrap());
+    let mut child =
+        again("mysql::a_disk_that_has_no_room_for_mysqls_binary_log", way.sandbox.config().to_str().unwrap());
     let mut child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let told = lines.find(|line| line.contains("busy for a minute")).expect("it is told");
@@ -223,7 +237,14 @@ fn a_disk_that_has_no_room_for_mysqls_binary_log() {
     assert_eq!(child.wait().unwrap().code(), Some(143), "{said:?}");
     server.disks.make_room("log");
     // It would go on within a minute.
-    tool(server.disks.inside().args(["sh", "-c", "kill -9 \"$(cat \"$1\")\"", "sh"]).arg(server.disks.folder.join("pid")), b"");
+    tool(
+        server
+            .disks
+            .inside()
+            .args(["sh", "-c", "kill -9 \"$(cat \"$1\")\"", "sh"])
+            .arg(server.disks.folder.join("pid")),
+        b"",
+    );
     server.start();
     same(&without_scratch(&server.all()), &without_scratch(&before));
     way.restores();

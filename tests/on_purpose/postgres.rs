@@ -11,13 +11,13 @@ use crate::{Bench, MEND, Way, has, lines};
 const PASSWORD: &str = "full";
 const MIB: u64 = 1 << 20;
 
-struct Server {
+pub struct Server {
     disks: Disks,
     port: u16,
 }
 
 /// The one of this file, alone for as long as it is held.
-fn server() -> MutexGuard<'static, Server> {
+pub fn server() -> MutexGuard<'static, Server> {
     static SERVER: OnceLock<Mutex<Server>> = OnceLock::new();
     SERVER.get_or_init(|| Mutex::new(Server::new())).lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -30,7 +30,16 @@ impl Server {
         let mut initdb = this.as_postgres("initdb");
         initdb.arg("-D").arg(this.disks.path("data/d")).arg("--waldir").arg(this.disks.path("wal/w"));
         initdb.arg(format!("--pwfile={}", password.display()));
-        initdb.args(["--wal-segsize=1", "-U", "postgres", "--auth=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]);
+        initdb.args([
+            "--wal-segsize=1",
+            "-U",
+            "postgres",
+            "--auth=scram-sha-256",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]);
         tool(&mut initdb, b"");
         this.start();
         psql(&this.url("postgres"), "CREATE DATABASE shop");
@@ -90,7 +99,7 @@ impl Server {
         std::fs::read_to_string(self.disks.folder.join("log")).unwrap()
     }
 
-    fn url(&self, database: &str) -> String {
+    pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
@@ -100,7 +109,7 @@ impl Server {
     }
 
     /// Changes what the database holds, and gives what tells it from before.
-    fn change(&self) {
+    pub fn change(&self) {
         psql(&self.url("shop"), "INSERT INTO b VALUES (3); CREATE TABLE IF NOT EXISTS later (i int)");
         self.settle();
     }
@@ -171,7 +180,10 @@ fn a_disk_that_is_full_in_the_single_transaction() {
     server.disks.make_room("data");
     way.restores();
     assert_eq!(server.rows(), "2|2");
-    psql(&server.url("shop"), "ALTER DATABASE shop OWNER TO postgres; REASSIGN OWNED BY poor TO postgres; DROP ROLE poor");
+    psql(
+        &server.url("shop"),
+        "ALTER DATABASE shop OWNER TO postgres; REASSIGN OWNED BY poor TO postgres; DROP ROLE poor",
+    );
 }
 
 #[test]

@@ -167,7 +167,10 @@ fn redis_that_cant_write_its_append_only_file() {
     std::thread::sleep(Duration::from_millis(200));
     cache.disks.leave("data", 0);
     let said = way.restores();
-    has(&said, &["it is restored, but not known to be on the server's disk: aof_last_bgrewrite_status is err", "BGREWRITEAOF"]);
+    has(
+        &said,
+        &["it is restored, but not known to be on the server's disk: aof_last_bgrewrite_status is err", "BGREWRITEAOF"],
+    );
     same(&cache.all(), &new);
     drop(way);
     cache.kill();

@@ -45,7 +45,8 @@ impl Bench for File<'_> {
 
     fn all(&self) -> String {
         let folder = self.path.parent().unwrap();
-        let folder = self.disks.map_or(folder.to_owned(), |disks| disks.seen(folder.file_name().unwrap().to_str().unwrap()));
+        let folder =
+            self.disks.map_or(folder.to_owned(), |disks| disks.seen(folder.file_name().unwrap().to_str().unwrap()));
         let folder = std::fs::read_dir(folder).unwrap();
         let mut names: Vec<_> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         // Journals come and go with those who read; the ballast is the test's.

@@ -46,6 +46,12 @@ pub fn number(error: &Error) -> Option<u32> {
     })
 }
 
+/// A unique key, or a check.
+const BROKEN: (&str, &str) = (
+    "the backup holds rows that break a constraint of its own",
+    "see the last lines for which; another backup may hold better ones: list shows them",
+);
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     ("1049", "there is no such database", "mend [databases.{name}] url, or restore it from a backup"),
@@ -106,6 +112,9 @@ const REASONS: &[(&str, &str, &str)] = &[
         "SET GLOBAL log_bin_trust_function_creators = 1, or restore as a superuser",
     ),
     ("1290", "the server takes no writes", "restore on the primary: mend the host in [databases.{name}] url"),
+    ("ERROR 1062", BROKEN.0, BROKEN.1),
+    ("ERROR 3819", BROKEN.0, BROKEN.1),
+    ("ERROR 4025", BROKEN.0, BROKEN.1),
     ("1205", "a table stayed locked by others", "run it when no long transaction is open"),
     ("1021", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     ("1114", "the server's disk is full", "free space there: a restore needs room for a second copy"),

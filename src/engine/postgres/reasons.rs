@@ -26,6 +26,11 @@ pub fn explain(error: Error, place: &Place, configured: &str, database: &str) ->
 /// How the system says that a disk is full.
 const FULL: &str = "No space left on device";
 
+const BROKEN: (&str, &str) = (
+    "the backup holds rows that break a constraint of its own",
+    "see the last lines for which; another backup may hold better ones: list shows them",
+);
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     (
@@ -96,11 +101,13 @@ const REASONS: &[(&str, &str, &str)] = &[
         "take it out of [databases.{name}] url, or set tools_dir to newer tools",
     ),
     ("FATAL:  role \"", "the server has no role {user}", "create it, or mend the user in [databases.{name}] url"),
-    (
-        FULL,
-        "the server's disk is full",
-        "free space there: a restore needs room for a second copy",
-    ),
+    (FULL, "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    ("violates check constraint", BROKEN.0, BROKEN.1),
+    ("violates foreign key constraint", BROKEN.0, BROKEN.1),
+    ("violates not-null constraint", BROKEN.0, BROKEN.1),
+    ("violates unique constraint", BROKEN.0, BROKEN.1),
+    ("violates exclusion constraint", BROKEN.0, BROKEN.1),
+    ("could not create unique index", BROKEN.0, BROKEN.1),
     (
         "server closed the connection unexpectedly",
         "the server closed the connection",

@@ -95,7 +95,8 @@ impl Scratch<'_> {
 
 /// Drops all that is not the system's and takes room, the largest first, each by itself; what goes with another is gone by
 /// then. Then, whether or not that could be done, all large objects.
-const EMPTY: &str = "SELECT format('DROP %s IF EXISTS %s CASCADE', CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END,
+const EMPTY: &str =
+    "SELECT format('DROP %s IF EXISTS %s CASCADE', CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END,
   c.oid::regclass) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE relkind IN ('r', 'm', 'p') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
 ORDER BY pg_total_relation_size(c.oid) DESC \\gexec

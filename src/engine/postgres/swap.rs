@@ -397,6 +397,10 @@ mod tests {
         );
         assert!(row("\"c\"", "null").create("s", 150_000).contains(" LOCALE_PROVIDER libc "));
         assert!(row("\"i\"", "\"de-DE\"").create("s", 150_000).contains(" LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' "));
-        assert!(row("\"b\"", "\"C.UTF-8\"").create("s", 150_000).contains(" LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' "));
+        assert!(
+            row("\"b\"", "\"C.UTF-8\"")
+                .create("s", 150_000)
+                .contains(" LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' ")
+        );
     }
 }

@@ -11,7 +11,6 @@ use std::io::{Read, Write};
 use serde::Deserialize;
 
 use super::archive::{Archive, LARGE_OBJECTS};
-use super::reasons::is_full;
 use super::server::Facts;
 use super::spool::Spool;
 use super::sql::{ident, literal, split_key};
@@ -212,8 +211,8 @@ fn explain(error: Error, live: &str) -> Error {
             "others use {live} and can't be sent away by this role: stop them, restore.before can; nothing was changed"
         ));
     }
-    if is_full(&error) {
-        // Which first hint stands is the disk's, and what became of the data is no less worth to know.
+    if error.hint.is_some() && !error.tail.is_empty() {
+        // That hint stands, and what became of the data is no less worth to know.
         return error.while_doing("nothing was changed");
     }
     match error.tail.is_empty() {
