@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{from_runner, psql};
 use crate::redis::support::{PASSWORD, Server, Which};
 use crate::sqlite::File;
-use crate::{Bench, Way, lines, mysql, postgres};
+use crate::{Bench, Way, has, lines, mysql, postgres};
 
 #[path = "../mongodb_engine/support.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
@@ -28,7 +28,7 @@ fn cut_and_of_another_engine(bench: &dyn Bench, change: &dyn Fn()) {
     let path = object(&way.sandbox.store());
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    way.fails(&[], 12, &["the backup is cut: ", " bytes are there", "hint: "]);
+    way.fails(&[], 12, &["the backup is cut: ", " bytes are there"]);
     // As long as before, and the end is another.
     let mut flipped = whole.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -44,7 +44,7 @@ fn cut_and_of_another_engine(bench: &dyn Bench, change: &dyn Fn()) {
     way.configure_as(&other, "");
     let before = bench.all();
     let said = way.runs(&["restore", "shop", "--latest", "--yes"], 10).stderr;
-    assert!(said.contains(&format!("but shop is {name}")) && said.contains("hint: "), "{said}");
+    assert!(said.contains(&format!("but [databases.shop] is {name}")) && said.contains("hint: "), "{said}");
     crate::same(&bench.all(), &before);
     way.configure("");
     way.restores();
@@ -160,11 +160,12 @@ fn rows_that_break_a_key(server: &mysql::Server) {
     way.does(&["run-job", "shop"]);
     way.configure("");
     server.sql("shop", "INSERT INTO once VALUES (2)");
-    way.fails(
-        &[],
-        13,
-        &["ERROR 1062", "Duplicate entry '1'", "the backup holds rows that break a constraint of its own", "hint: "],
-    );
+    let said = way.fails(&[], 13, &["hint: "]);
+    // MariaDB, when it loads into an empty table, does not say what it is.
+    match said.contains("ERROR 1180") {
+        true => has(&said, &["its disk is full, or two rows of the backup have one key"]),
+        false => has(&said, &["Duplicate entry '1'", "the backup holds rows that break a constraint of its own"]),
+    }
     server.sql("shop", "DROP TABLE once");
 }
 

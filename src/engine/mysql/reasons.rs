@@ -118,11 +118,11 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("1205", "a table stayed locked by others", "run it when no long transaction is open"),
     ("1021", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     ("1114", "the server's disk is full", "free space there: a restore needs room for a second copy"),
-    // MariaDB writes what is loaded into an empty table at its end alone, and gives no other reason then.
+    // MariaDB writes what is loaded into an empty table at its end alone, and gives no reason then.
     (
         "ERROR 1180",
-        "the server could not write what it had taken, most likely because its disk is full",
-        "free space there: a restore needs room for a second copy; the server's log says more",
+        "the server could not write what it had taken: its disk is full, or two rows of the backup have one key",
+        "free space there: a restore needs room for a second copy; or take another backup: the server's log says which",
     ),
     ("No space left", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     (
