@@ -118,6 +118,12 @@ impl Drop for Disks {
     }
 }
 
+/// Starts a server, which the end of its disks ends.
+pub fn starts(server: &mut Command) {
+    let mut child = server.spawn().unwrap();
+    std::thread::spawn(move || child.wait());
+}
+
 pub fn is_root() -> bool {
     rustix::process::getuid().is_root()
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{from_runner, psql, run, tool};
-use crate::disk::{Disks, free_port};
+use crate::disk::{Disks, free_port, starts};
 use crate::{Bench, MEND, Way, has, lines, same};
 
 const MIB: u64 = 1 << 20;
@@ -58,7 +58,7 @@ impl Server {
 
     fn spawns(&self, command: &mut Command, log: &str) {
         let log = std::fs::File::create(self.disks.folder.join(log)).unwrap();
-        command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        starts(command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log));
     }
 
     fn waits(&self, log: &str, ready: &dyn Fn() -> bool) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use voxeltron_backup::world::{Clock, SystemClock, World};
 
 use crate::common::{again, from_runner, part, run, tool};
-use crate::disk::{Disks, free_port};
+use crate::disk::{Disks, free_port, starts};
 use crate::{Bench, MEND, Way, has, lines, same};
 
 const MIB: u64 = 1 << 20;
@@ -96,7 +96,7 @@ impl Server {
             .arg(format!("--port={}", self.port))
             .arg(format!("--socket={}", self.disks.folder.join("socket").display()));
         server.arg(format!("--pid-file={}", self.disks.folder.join("pid").display()));
-        server.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        starts(server.stdout(log.try_clone().unwrap()).stderr(log));
         let began = Instant::now();
         while !self.answers() {
             assert!(began.elapsed() < Duration::from_secs(30), "{}", self.log());

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::common::{postgres_tool, psql, run, tool};
-use crate::disk::{Disks, free_port, is_root};
+use crate::disk::{Disks, free_port, is_root, starts};
 use crate::{Bench, MEND, Way, has, lines};
 
 const PASSWORD: &str = "full";
@@ -79,7 +79,7 @@ impl Server {
         ] {
             server.args(["-c", setting]);
         }
-        server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        starts(server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log));
         assert!(self.answers_within(Duration::from_secs(20)), "{}", self.log());
     }
 
