@@ -246,7 +246,6 @@ impl<'a> Restore<'a> {
     fn feed(&mut self, begun: Vec<u8>, dump: &mut dyn Read, tool: &mut RestoreWriter, watch: &Watch) -> Result<()> {
         let writing = format!("can't write to {}", self.client.program);
         tool.write_all(&begun).doing(Kind::Tool, &writing)?;
-        drop(begun);
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             let count = read(dump, &mut piece)?;
