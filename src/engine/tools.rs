@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Cx, Settings};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, io_reason};
 use crate::process::{self, Invocation};
 
 /// Where one database's tools are, and what is added to their arguments.
@@ -84,7 +84,18 @@ impl Toolbox {
 pub fn nameless(folder: &Path) -> Result<File> {
     let failed = || format!("can't make a temporary file in {}", folder.display());
     std::fs::create_dir_all(folder).doing(Kind::Tool, failed())?;
-    tempfile::tempfile_in(folder).doing(Kind::Tool, failed())
+    tempfile::tempfile_in(folder).map_err(|error| unwritten(&error, &failed()))
+}
+
+/// The failure to write what is kept in `data_dir` for as long as a restore takes.
+pub fn unwritten(error: &io::Error, what: &str) -> Error {
+    let failure = Error::new(Kind::Tool, format!("{what}: {}", io_reason(error)));
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            failure.hint("make room there, or set [backup] data_dir to a folder on another disk")
+        }
+        _ => failure,
+    }
 }
 
 /// The same context, deaf to signals, with a little time of its own: what must be finished or cleaned up is, though a

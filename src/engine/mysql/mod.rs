@@ -5,7 +5,7 @@
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
 //! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
-//! part, [`names`] and [`leftovers`] what it leaves and clears away.
+//! part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away.
 
 use std::io::Read;
 
@@ -28,6 +28,7 @@ pub mod restore;
 pub mod script;
 pub mod server;
 pub mod sql;
+pub mod stall;
 pub mod swap;
 pub mod tools;
 pub mod url;

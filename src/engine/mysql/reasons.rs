@@ -49,6 +49,12 @@ pub fn number(error: &Error) -> Option<u32> {
     })
 }
 
+/// A unique key, or a check.
+const BROKEN: (&str, &str) = (
+    "the backup holds rows that break a constraint of its own",
+    "see the last lines for which; another backup may hold better ones: list shows them",
+);
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     ("1049", "there is no such database", "mend [databases.{name}] url, or restore it from a backup"),
@@ -90,8 +96,16 @@ const REASONS: &[(&str, &str, &str)] = &[
         "start the server, or mend host, port and socket in [databases.{name}] url",
     ),
     ("2005", "{server} can't be found", "mend the host in [databases.{name}] url"),
-    ("2013", "the server closed the connection", "look into the server's log, and at net_write_timeout"),
-    ("2006", "the server closed the connection", "look into the server's log, and at max_allowed_packet"),
+    (
+        "2013",
+        "the server closed the connection",
+        "look into the server's log: it may have ended for want of room; and at net_write_timeout",
+    ),
+    (
+        "2006",
+        "the server closed the connection",
+        "look into the server's log: it may have ended for want of room; and at max_allowed_packet",
+    ),
     ("1044", "{user} lacks a right on a database", "see the last lines for which"),
     ("1142", "{user} lacks a right on a table", "see the last lines for which"),
     ("1227", "{user} lacks a right of the whole server", "see the last lines for which"),
@@ -101,9 +115,18 @@ const REASONS: &[(&str, &str, &str)] = &[
         "SET GLOBAL log_bin_trust_function_creators = 1, or restore as a superuser",
     ),
     ("1290", "the server takes no writes", "restore on the primary: mend the host in [databases.{name}] url"),
+    ("ERROR 1062", BROKEN.0, BROKEN.1),
+    ("ERROR 3819", BROKEN.0, BROKEN.1),
+    ("ERROR 4025", BROKEN.0, BROKEN.1),
     ("1205", "a table stayed locked by others", "run it when no long transaction is open"),
     ("1021", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     ("1114", "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    // MariaDB writes what is loaded into an empty table at its end alone, and gives no reason then.
+    (
+        "ERROR 1180",
+        "the server could not write what it had taken: its disk is full, or two rows of the backup have one key",
+        "free space there: a restore needs room for a second copy; or take another backup: the server's log says which",
+    ),
     ("No space left", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     (
         "unknown variable",

@@ -14,6 +14,7 @@ use super::reasons;
 use super::script::Script;
 use super::server::{self, Facts, Grants, Holder};
 use super::sql::{ident, literal, table};
+use super::stall::Watch;
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools};
 use super::url::NAME_CHARS;
@@ -228,14 +229,15 @@ impl<'a> Restore<'a> {
         let call = self.tools.sql(&self.client, Some(&self.names.scratch));
         self.cx.report.detail(&call.display());
         let mut tool = RestoreWriter::spawn(&call, self.cx.deadline, &self.cx.world)?;
-        let fed = self.feed(begun, dump, &mut tool);
-        let outcome = match fed {
+        let (tools, client, cx, scratch) = (self.tools, self.client.clone(), self.cx, self.names.scratch.clone());
+        let watch = Watch::default();
+        let outcome = watch.over((tools, &client), &scratch, cx, || match self.feed(begun, dump, &mut tool, &watch) {
             Ok(()) => tool.finish().map(drop),
             Err(error) => {
                 drop(tool);
                 Err(error)
             }
-        };
+        });
         let gone = self.facts.live.is_none();
         outcome.map_err(|error| match reasons::number(&error) {
             // MariaDB writes a sequence that gives defaults with its schema, and looks for it there.
@@ -248,10 +250,9 @@ impl<'a> Restore<'a> {
         })
     }
 
-    fn feed(&mut self, begun: Vec<u8>, dump: &mut dyn Read, tool: &mut RestoreWriter) -> Result<()> {
+    fn feed(&mut self, begun: Vec<u8>, dump: &mut dyn Read, tool: &mut RestoreWriter, watch: &Watch) -> Result<()> {
         let writing = format!("can't write to {}", self.client.program);
         tool.write_all(&begun).doing(Kind::Tool, &writing)?;
-        drop(begun);
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             let count = read(dump, &mut piece)?;
@@ -260,6 +261,7 @@ impl<'a> Restore<'a> {
                 count => self.script.pass(piece.get(..count).unwrap_or_default())?,
             };
             tool.write_all(&data).doing(Kind::Tool, &writing)?;
+            watch.took(data.len());
             if count == 0 {
                 return Ok(());
             }

@@ -23,6 +23,14 @@ pub fn explain(error: Error, place: &Place, configured: &str, database: &str) ->
     Error { message, ..error }.hint(fill(hint))
 }
 
+/// How the system says that a disk is full.
+const FULL: &str = "No space left on device";
+
+const BROKEN: (&str, &str) = (
+    "the backup holds rows that break a constraint of its own",
+    "see the last lines for which; another backup may hold better ones: list shows them",
+);
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     (
@@ -93,10 +101,17 @@ const REASONS: &[(&str, &str, &str)] = &[
         "take it out of [databases.{name}] url, or set tools_dir to newer tools",
     ),
     ("FATAL:  role \"", "the server has no role {user}", "create it, or mend the user in [databases.{name}] url"),
+    (FULL, "the server's disk is full", "free space there: a restore needs room for a second copy"),
+    ("violates check constraint", BROKEN.0, BROKEN.1),
+    ("violates foreign key constraint", BROKEN.0, BROKEN.1),
+    ("violates not-null constraint", BROKEN.0, BROKEN.1),
+    ("violates unique constraint", BROKEN.0, BROKEN.1),
+    ("violates exclusion constraint", BROKEN.0, BROKEN.1),
+    ("could not create unique index", BROKEN.0, BROKEN.1),
     (
-        "No space left on device",
-        "the server's disk is full",
-        "free space there: a restore needs room for a second copy",
+        "server closed the connection unexpectedly",
+        "the server closed the connection",
+        "look into the server's log: it may have ended for want of room",
     ),
     (
         "unrecognized configuration parameter",
@@ -116,6 +131,11 @@ pub fn misses_role(error: &Error) -> Option<&str> {
         let (_, after) = line.split_once("role \"")?;
         after.split_once("\" does not exist").map(|(role, _)| role)
     })
+}
+
+/// Whether the server says that its disk is full.
+pub fn is_full(error: &Error) -> bool {
+    error.tail.iter().any(|line| line.contains(FULL))
 }
 
 /// Whether the tool says that `database` is not there.

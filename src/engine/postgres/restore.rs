@@ -11,7 +11,7 @@ use super::archive::Archive;
 use super::compare::compare;
 use super::keep;
 use super::leftovers::Sweeper;
-use super::reasons::misses_role;
+use super::reasons::{is_full, misses_role};
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
 use super::sql::{ident, literal};
@@ -81,7 +81,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         Some((spool, jobs)) => Source::File(spool, *jobs),
         None => Source::Stream(&begun, dump),
     };
-    let counts = this.fill(source, request).map_err(|error| this.taken_for_dead(error))?;
+    let counts = this.fill(source, request).map_err(|error| scratch.heed(this.taken_for_dead(error)))?;
     this.place(request, &mut scratch)?;
     drop(scratch);
     // A tool of the dead may have been about to make a scratch when they were looked for.
@@ -266,7 +266,7 @@ impl<'a> Restore<'a> {
             });
             return Ok(());
         }
-        self.analyze()?;
+        self.analyze().map_err(|error| scratch.heed(error))?;
         self.cx.world.cancel.check()?;
         self.cx.begins(Step::Swap, &format!("putting it in the place of {}", self.names.target));
         self.swap(&request.destination).map_err(|error| {
@@ -297,22 +297,27 @@ impl<'a> Restore<'a> {
     fn create(&self, answered_for: bool) -> Result<Scratch<'a>> {
         let scratch = &self.names.scratch;
         let create = match &self.facts.live {
-            Some(live) => live.create(scratch),
-            None => swap::create_as_archived(self.archive.database(), scratch, self.tools.restores_owners())?,
+            Some(live) => live.create(scratch, self.facts.version),
+            None => {
+                let owners = self.tools.restores_owners();
+                swap::create_as_archived(self.archive.database(), scratch, owners, self.facts.version)?
+            }
         };
         // From here on it may exist, even if what follows fails.
-        let guard = Scratch {
+        let mut guard = Scratch {
             tools: self.tools,
             cx: self.cx,
             desk: self.desk,
             name: scratch.clone(),
             server: self.facts.version,
             gone: false,
+            full: false,
         };
         let mark = if answered_for { swap::mark_answered_for } else { swap::mark };
         let sql = create + &swap::claim(&self.names, &mark(&self.names.target, self.cx.world.clock.now()));
-        self.run(&sql)
-            .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
+        self.run(&sql).map_err(|error| {
+            guard.heed(self.roles(error).while_doing(format!("can't create the database {scratch}")))
+        })?;
         if self.archive.database().makes_public {
             self.tools.run_sql(scratch, "DROP SCHEMA IF EXISTS public;\n", self.cx)?;
         }
@@ -382,7 +387,8 @@ impl<'a> Restore<'a> {
     /// Without statistics the first queries on the new database would be planned blindly.
     fn analyze(&mut self) -> Result<()> {
         match self.tools.run_sql(&self.names.scratch, "RESET search_path;\nANALYZE;\n", self.cx) {
-            Err(error) if error.is_stopped() => Err(error),
+            // With a full disk it would stand where nothing can be written.
+            Err(error) if error.is_stopped() || is_full(&error) => Err(error),
             Err(error) => {
                 self.notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));
                 Ok(())

@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::reasons::is_full;
 use super::sql::literal;
 use super::swap::{self, LIVE, Live};
 use super::tools::{Tools, for_cleanup};
@@ -60,19 +61,50 @@ pub struct Scratch<'a> {
     pub server: u32,
     /// Whether it is no longer to be dropped.
     pub gone: bool,
+    /// Whether the server has no room left.
+    pub full: bool,
 }
 
 impl Scratch<'_> {
+    /// Remembers a failure that tells how it is to be dropped.
+    pub fn heed(&mut self, error: Error) -> Error {
+        self.full |= is_full(&error);
+        error
+    }
+
     /// Drops it now, whatever signal has come.
     ///
     /// # Errors
     /// [`Kind::Tool`] when it can't be dropped.
     pub fn remove(&mut self) -> Result<()> {
         self.gone = true;
+        if self.full {
+            self.empty();
+        }
         let sql = swap::drop_database(&self.name, self.server);
         self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
     }
+
+    /// Gives the room of what was loaded back to the server, table by table. To drop a database takes a checkpoint, and one
+    /// that finds no room at all ends the whole server, which then can't come up again; to drop a table takes none.
+    fn empty(&self) {
+        let sql = format!("\\set ON_ERROR_STOP 0\n{EMPTY}");
+        if let Err(error) = self.tools.run_sql(&self.name, &sql, &for_cleanup(self.cx)) {
+            self.cx.report.detail(&format!("can't empty {}: {error}", self.name));
+        }
+    }
 }
+
+/// Drops all that is not the system's and takes room, the largest first, each by itself; what goes with another is gone by
+/// then. Then, whether or not that could be done, all large objects.
+const EMPTY: &str =
+    "SELECT format('DROP %s IF EXISTS %s CASCADE', CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END,
+  c.oid::regclass) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE relkind IN ('r', 'm', 'p') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+ORDER BY pg_total_relation_size(c.oid) DESC \\gexec
+SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata;
+VACUUM pg_largeobject;
+";
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {

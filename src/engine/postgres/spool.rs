@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use super::archive::Archive;
 use super::tools::Tools;
-use crate::engine::tools::nameless;
+use crate::engine::tools::{nameless, unwritten};
 use crate::engine::{Cx, Inspector};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::time;
@@ -35,9 +35,9 @@ impl Spool {
         if let Some(bytes) = bytes.filter(|bytes| *bytes > room) {
             let (bytes, room) = (time::bytes(bytes), time::bytes(room));
             return Err(Error::new(Kind::Tool, format!("{}: it takes {bytes}, and {room} are free there", failed()))
-                .hint("make room, or set [backup] data_dir to a folder on another disk"));
+                .hint("make room there, or set [backup] data_dir to a folder on another disk"));
         }
-        file.write_all(begun).doing(Kind::Tool, failed())?;
+        file.write_all(begun).map_err(|error| unwritten(&error, &failed()))?;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             cx.world.cancel.check()?;
@@ -49,7 +49,7 @@ impl Spool {
             };
             let read = piece.get(..count).unwrap_or_default();
             archive.feed(read)?;
-            file.write_all(read).doing(Kind::Tool, failed())?;
+            file.write_all(read).map_err(|error| unwritten(&error, &failed()))?;
         }
         archive.finish()?;
         Ok(Self { file })
@@ -62,7 +62,7 @@ impl Spool {
     pub fn of(text: &str, cx: &Cx) -> Result<Self> {
         let mut file = nameless(&cx.data_dir)?;
         let failed = || format!("can't write to {}", cx.data_dir.display());
-        file.write_all(text.as_bytes()).doing(Kind::Tool, failed())?;
+        file.write_all(text.as_bytes()).map_err(|error| unwritten(&error, &failed()))?;
         Ok(Self { file })
     }
 

@@ -247,6 +247,10 @@ fn explain(error: Error, live: &str, lock_wait: Duration) -> Error {
             "others use {live} and can't be sent away by this role: stop them, restore.before can; nothing was changed"
         ));
     }
+    if error.hint.is_some() && !error.tail.is_empty() {
+        // That hint stands, and what became of the data is no less worth to know.
+        return error.while_doing("nothing was changed");
+    }
     match error.tail.is_empty() {
         true => error,
         false => error.hint(

@@ -25,6 +25,9 @@ const LOADING: Duration = Duration::from_secs(3600);
 const EVERY: Duration = Duration::from_millis(25);
 /// How often what may take long is looked at.
 const SELDOM: Duration = Duration::from_millis(100);
+/// In how many looks one after the other nothing is done, until what is planned counts as given up: the server begins what it
+/// has planned within a tenth of a second.
+const IDLE_LOOKS: u32 = 10;
 
 /// Why it did not come to a restore.
 #[derive(Debug)]
@@ -192,11 +195,15 @@ fn save(tools: &Tools, client: &Tool, cx: &Cx) -> Result<Option<String>> {
     wait(tools, client, cx, &["rdb_bgsave_in_progress"], "rdb_last_bgsave_status")
 }
 
-/// Waits until all of these are 0, and looks at the outcome.
+/// Waits until all of these are 0, and looks at the outcome. What has failed and is only planned again counts as failed: on a
+/// full disk the server tries for ever.
 fn wait(tools: &Tools, client: &Tool, cx: &Cx, busy: &[&str], status: &str) -> Result<Option<String>> {
+    let mut idle = 0;
     loop {
         let facts = Facts::ask(tools, client, cx)?;
-        if busy.iter().all(|name| facts.number(name) == 0) {
+        let works = ["rdb_bgsave_in_progress", "aof_rewrite_in_progress"].iter().any(|name| facts.number(name) != 0);
+        idle = if works || facts.text(status) != "err" { 0 } else { idle + 1 };
+        if busy.iter().all(|name| facts.number(name) == 0) || idle >= IDLE_LOOKS {
             return match facts.text(status) {
                 "ok" | "" => Ok(None),
                 other => Err(Error::new(Kind::Tool, format!("{status} is {other}"))),

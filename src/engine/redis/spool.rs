@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use super::rdb::inspector::{Contents, Look};
 use super::rdb::{Event, Family, Key, Parser, signed};
-use crate::engine::tools::nameless;
+use crate::engine::tools::{nameless, unwritten};
 use crate::engine::{Cx, Inspector};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -52,12 +52,12 @@ impl Spool {
             };
             let read = piece.get(..count).unwrap_or_default();
             look.feed(read)?;
-            writer.write_all(read).doing(Kind::Tool, failed())?;
+            writer.write_all(read).map_err(|error| unwritten(&error, &failed()))?;
             bytes += count as u64;
             cx.world.cancel.check()?;
         }
         look.finish()?;
-        writer.flush().doing(Kind::Tool, failed())?;
+        writer.flush().map_err(|error| unwritten(&error, &failed()))?;
         drop(writer);
         let (contents, format) = look.into_parts();
         Ok(Self { file, bytes, contents, format })

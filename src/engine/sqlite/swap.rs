@@ -11,8 +11,12 @@ use super::connect::{self, Guard};
 use super::restore::Image;
 use super::scratch::Scratch;
 use super::{contents, place, snapshot};
+use crate::engine::tools::for_cleanup;
 use crate::engine::{Cx, Keep, Step};
 use crate::error::{Error, Kind, Result};
+
+/// How long it may take to roll a failed copy back.
+const CLEANUP: Duration = Duration::from_secs(60);
 
 /// What the live database is like.
 struct Live {
@@ -76,10 +80,18 @@ pub(super) fn into_live(
     cx.begins(Step::Swap, &format!("writing it into {}, in one transaction", path.display()));
     let becomes_wal = live.is_empty && image.header.is_wal;
     let mut db = live.db;
-    snapshot::copy_pages(&copy, &mut db, &what, &guard)?;
+    let copied = snapshot::copy_pages(&copy, &mut db, &what, &guard);
     drop(db);
+    copied.inspect_err(|_| roll_back(path, cx))?;
     notes.extend(afterwards(path, becomes_wal, &guard)?);
     Ok(notes)
+}
+
+/// After a copy that failed: on a full disk SQLite leaves the journal as it is, and what stood comes back when the next one
+/// opens the database to write. That is done here, for others may only read, and the journal takes room.
+fn roll_back(path: &Path, cx: &Cx) {
+    let guard = Guard::new(&for_cleanup(cx, CLEANUP));
+    drop(connect::live(path, &guard).and_then(|db| connect::begin_reading(&db)));
 }
 
 /// A copy of the image with pages of another size. `VACUUM INTO` keeps rowids, and writes where it is told to, where a
