@@ -22,6 +22,10 @@ use voxeltron_backup::world::World;
 
 #[path = "postgres/alone.rs"]
 mod alone;
+#[path = "common/cutter.rs"]
+mod cutter;
+#[path = "postgres/cuts.rs"]
+mod cuts;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -991,6 +995,7 @@ fn killed_at_any_instant() {
     let file = folder.path().join("dump");
     std::fs::write(&file, &bytes).unwrap();
     let (mut old, mut new) = (0, 0);
+    let pause = u64::from(cutter::points(40, 10));
     for step in 0.. {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "killed_at_any_instant", "--nocapture"])
@@ -999,7 +1004,7 @@ fn killed_at_any_instant() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(40 * step));
+        std::thread::sleep(Duration::from_millis(pause * step));
         let done = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -1018,7 +1023,7 @@ fn killed_at_any_instant() {
             std::thread::sleep(Duration::from_millis(50));
         }
         let now = db.all();
-        assert!(now == changed || now == restored, "after {} ms", 40 * step);
+        assert!(now == changed || now == restored, "after {} ms", pause * step);
         *(if now == changed { &mut old } else { &mut new }) += 1;
         for name in db.server.leftovers(&db.name) {
             let comment = format!(

@@ -95,6 +95,28 @@ pub fn for_cleanup(cx: &Cx, allowance: Duration) -> Cx {
     Cx { world, deadline, ..cx.clone() }
 }
 
+/// How long what must be finished or cleaned up waits for a server to which the connection was cut.
+const RETURN: Duration = Duration::from_secs(10);
+/// How often it is tried in that time.
+const RETURN_EVERY: Duration = Duration::from_millis(250);
+
+/// Does what can be done again, as long as it fails for a connection that `is_cut`: networks and servers come back.
+///
+/// # Errors
+/// The last failure.
+pub fn patiently<T>(cx: &Cx, is_cut: impl Fn(&Error) -> bool, mut action: impl FnMut() -> Result<T>) -> Result<T> {
+    let until = cx.world.clock.monotonic() + RETURN;
+    loop {
+        match action() {
+            Err(error) if is_cut(&error) && !error.is_stopped() && cx.world.clock.monotonic() < until => {
+                cx.world.cancel.check()?;
+                cx.world.clock.sleep(RETURN_EVERY);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// A tool's stream whose failure passes through `explain`, which adds the place and the mend.
 pub struct Explained<R, F> {
     reader: R,

@@ -7,6 +7,9 @@
 #![allow(clippy::print_stdout)]
 
 mod accidents;
+#[path = "../common/cutter.rs"]
+mod cutter;
+mod cuts;
 mod program;
 mod refusals;
 mod roundtrip;

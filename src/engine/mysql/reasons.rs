@@ -46,6 +46,11 @@ pub fn number(error: &Error) -> Option<u32> {
     })
 }
 
+/// Whether the connection was cut or could not be made, so that it is worth while to try again.
+pub fn is_cut(error: &Error) -> bool {
+    number(error).is_some_and(|number| [2002, 2003, 2006, 2013, 2055, 1053].contains(&number))
+}
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     ("1049", "there is no such database", "mend [databases.{name}] url, or restore it from a backup"),
@@ -87,8 +92,17 @@ const REASONS: &[(&str, &str, &str)] = &[
         "start the server, or mend host, port and socket in [databases.{name}] url",
     ),
     ("2005", "{server} can't be found", "mend the host in [databases.{name}] url"),
-    ("2013", "the server closed the connection", "look into the server's log, and at net_write_timeout"),
-    ("2006", "the server closed the connection", "look into the server's log, and at max_allowed_packet"),
+    (
+        "2013",
+        "the server closed the connection",
+        "look into the server's log, at net_write_timeout, and at the network in between",
+    ),
+    (
+        "2006",
+        "the server closed the connection",
+        "look into the server's log, at max_allowed_packet, and at the network in between",
+    ),
+    ("2055", "the connection to {server} was cut", "look into the server's log and at the network in between"),
     ("1044", "{user} lacks a right on a database", "see the last lines for which"),
     ("1142", "{user} lacks a right on a table", "see the last lines for which"),
     ("1227", "{user} lacks a right of the whole server", "see the last lines for which"),

@@ -5,7 +5,8 @@
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
 //! leaves there, [`compare`] whether all of it is there, [`swap`] its SQL, [`keep`] what becomes of the database that was
-//! there before; [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
+//! there before; [`transaction`] is the way without a scratch, [`spool`] a backup in a file; [`unmarked`] sweeps what a cut
+//! connection has left without a mark.
 
 use std::io::Read;
 
@@ -30,6 +31,7 @@ pub mod sql;
 pub mod swap;
 pub mod tools;
 pub mod transaction;
+pub mod unmarked;
 pub mod url;
 
 /// PostgreSQL.

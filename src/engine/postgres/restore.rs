@@ -11,13 +11,15 @@ use std::time::Duration;
 use super::archive::Archive;
 use super::compare::compare;
 use super::keep::{self, Leave};
-use super::reasons::misses_role;
+use super::reasons::{is_cut, misses_role};
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
 use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names, Properties};
 use super::tools::{Tools, for_cleanup};
 use super::transaction;
+use super::unmarked;
+use crate::engine::tools::patiently;
 use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
@@ -72,6 +74,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         return outcome.map_err(|error| this.older_server(this.roles(error)));
     }
     this.sweep(request.destination == Destination::InPlace);
+    this.notes.extend(unmarked::sweep(tools, desk, &this.facts, target, cx));
     let spool = match request.jobs {
         Some(jobs) => Some((Spool::read(&begun, dump, &mut this.archive, request.dump_bytes, cx)?, jobs)),
         None => None,
@@ -378,16 +381,23 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way.
+    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way, and again if the
+    /// connection was cut before it was committed.
     fn put(&self, sql: &str, replaces: bool) -> Result<()> {
+        let place = || format!("can't put {} in its place", self.names.scratch);
         let mut tries = 1;
         while let Err(error) = self.swap_once(sql) {
-            if self.has_swapped(replaces) {
+            let cx = for_cleanup(self.cx);
+            let swapped = patiently(&cx, is_cut, || self.has_swapped(replaces, &cx));
+            let swapped = swapped.map_err(|unknown| {
+                unknown.while_doing(format!("{}, or see whether it has taken it", place()))
+            })?;
+            if swapped {
                 break;
             }
             let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
-            if !in_use || tries == SWAP_TRIES {
-                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
+            if !(in_use || is_cut(&error)) || tries == SWAP_TRIES {
+                return Err(self.roles(error).while_doing(place()));
             }
             tries += 1;
         }
@@ -410,9 +420,9 @@ impl<'a> Restore<'a> {
             return;
         }
         let sql = keep::drop_sql(&self.names.old, self.facts.version);
-        if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
+        if let Err(error) = patiently(self.cx, is_cut, || self.tools.run_sql(self.desk, &sql, self.cx)) {
             self.notes.push(format!(
-                "the replaced database could not be dropped and is still there as {}: {error}",
+                "the replaced database could not be dropped and is still there as {}: {error}; the next restore drops it",
                 self.names.old
             ));
         }
@@ -442,14 +452,14 @@ impl<'a> Restore<'a> {
     }
 
     /// After a lost connection: has the transaction been committed? Only it can have made this name.
-    fn has_swapped(&self, replaces: bool) -> bool {
+    fn has_swapped(&self, replaces: bool, cx: &Cx) -> Result<bool> {
         let made = if replaces { &self.names.old } else { &self.names.target };
         let sql = format!(
             "SELECT count(*) FROM pg_database WHERE datname = {} AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {});",
             literal(made),
             literal(&self.names.scratch)
         );
-        let found: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
-        found.is_ok_and(|rows| rows.first() == Some(&1))
+        let found: Vec<u64> = self.tools.rows(self.desk, &sql, cx)?;
+        Ok(found.first() == Some(&1))
     }
 }

@@ -3,10 +3,12 @@
 
 use serde::Deserialize;
 
+use super::reasons::is_cut;
 use super::sql::literal;
 use super::swap::{self, LIVE, Live};
 use super::tools::{Tools, for_cleanup};
 use crate::engine::Cx;
+use crate::engine::tools::patiently;
 use crate::error::{Error, Kind, Result};
 
 /// What the server says before anything is done.
@@ -61,14 +63,15 @@ pub struct Scratch<'a> {
 }
 
 impl Scratch<'_> {
-    /// Drops it now, whatever signal has come.
+    /// Drops it now, whatever signal has come; a server that is away gets a moment.
     ///
     /// # Errors
     /// [`Kind::Tool`] when it can't be dropped.
     pub fn remove(&mut self) -> Result<()> {
         self.gone = true;
         let sql = swap::drop_database(&self.name, self.server);
-        self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
+        let cx = for_cleanup(self.cx);
+        patiently(&cx, is_cut, || self.tools.run_sql(self.desk, &sql, &cx).map(drop))
     }
 }
 
@@ -77,7 +80,10 @@ impl Drop for Scratch<'_> {
         if !self.gone
             && let Err(error) = self.remove()
         {
-            self.cx.report.warn(&format!("can't drop the scratch database {}: {error}; drop it by hand", self.name));
+            self.cx.report.warn(&format!(
+                "can't drop the scratch database {}: {error}; a later restore does, or drop it by hand",
+                self.name
+            ));
         }
     }
 }
