@@ -22,10 +22,10 @@ use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::secret::Secret;
 use voxeltron_backup::world::{Clock, World};
 
-#[path = "common/cutter.rs"]
-mod cutter;
 #[path = "mysql/cuts.rs"]
 mod cuts;
+#[path = "common/cutter.rs"]
+mod cutter;
 
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
 

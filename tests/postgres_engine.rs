@@ -22,10 +22,10 @@ use voxeltron_backup::world::World;
 
 #[path = "postgres/alone.rs"]
 mod alone;
-#[path = "common/cutter.rs"]
-mod cutter;
 #[path = "postgres/cuts.rs"]
 mod cuts;
+#[path = "common/cutter.rs"]
+mod cutter;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 

@@ -42,7 +42,11 @@ fn a_connection_that_is_cut_leaves_old_or_new() {
         db.assert_nothing_left();
     }
     let of = |words| outcomes.iter().find(|(cut, ..)| *cut == Cut::Heard(words, 1)).map(|(_, new, ok)| (*new, *ok));
-    assert_eq!(of("COMMIT;"), Some((true, true)), "what is committed is seen, though the answer was lost: {outcomes:?}");
+    assert_eq!(
+        of("COMMIT;"),
+        Some((true, true)),
+        "what is committed is seen, though the answer was lost: {outcomes:?}"
+    );
     assert_eq!(of("RENAME TO"), Some((true, true)), "what was not is done again: {outcomes:?}");
     assert!(outcomes.iter().any(|(_, new, _)| !new), "{outcomes:?}");
 }

@@ -7,9 +7,9 @@
 #![allow(clippy::print_stdout)]
 
 mod accidents;
+mod cuts;
 #[path = "../common/cutter.rs"]
 mod cutter;
-mod cuts;
 mod program;
 mod refusals;
 mod roundtrip;

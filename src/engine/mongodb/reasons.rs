@@ -9,7 +9,9 @@ pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
     if error.is_stopped() || error.tail.is_empty() {
         return error;
     }
-    error.tail.retain(|line| !line.starts_with("Enter password") && !line.ends_with("reading password from standard input"));
+    error
+        .tail
+        .retain(|line| !line.starts_with("Enter password") && !line.ends_with("reading password from standard input"));
     let said = error.tail.join("\n");
     let Some((_, why, hint)) = REASONS.iter().find(|(sign, _, _)| said.contains(sign)) else { return error };
     let fill = |text: &str| {
@@ -28,8 +30,10 @@ pub fn is_cut(error: &Error) -> bool {
     REASONS.iter().any(|(sign, why, _)| [NO_ANSWER.0, CUT.0].contains(why) && said.contains(sign))
 }
 
-const CUT: (&str, &str) =
-    ("the connection to {server} was cut", "look into the server's log and at the network in between, then run it again");
+const CUT: (&str, &str) = (
+    "the connection to {server} was cut",
+    "look into the server's log and at the network in between, then run it again",
+);
 const NO_ANSWER: (&str, &str) =
     ("no server answers at {server}", "start the server, or mend the host and port in [databases.{name}] url");
 const LOGIN: (&str, &str) = (

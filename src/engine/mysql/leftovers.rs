@@ -102,10 +102,9 @@ impl Drop for Scratch<'_> {
         if !self.gone
             && let Err(error) = self.remove()
         {
-            self.cx.report.warn(&format!(
-                "can't drop the scratch schema {}: {error}; the next restore does",
-                self.name
-            ));
+            self.cx
+                .report
+                .warn(&format!("can't drop the scratch schema {}: {error}; the next restore does", self.name));
         }
     }
 }

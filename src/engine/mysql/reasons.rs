@@ -48,7 +48,7 @@ pub fn number(error: &Error) -> Option<u32> {
 
 /// Whether the connection was cut or could not be made, so that it is worth while to try again.
 pub fn is_cut(error: &Error) -> bool {
-    number(error).is_some_and(|number| [2002, 2003, 2006, 2013, 2055, 1053].contains(&number))
+    number(error).is_some_and(|number| [1053, 2002, 2003, 2006, 2013, 2026, 2055].contains(&number))
 }
 
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
@@ -101,6 +101,11 @@ const REASONS: &[(&str, &str, &str)] = &[
         "2006",
         "the server closed the connection",
         "look into the server's log, at max_allowed_packet, and at the network in between",
+    ),
+    (
+        "2026",
+        "the connection to {server} could not be secured, or was cut while it was",
+        "look at ssl-mode and the certificates in [databases.{name}] url, and at the network in between",
     ),
     ("2055", "the connection to {server} was cut", "look into the server's log and at the network in between"),
     ("1044", "{user} lacks a right on a database", "see the last lines for which"),

@@ -389,9 +389,8 @@ impl<'a> Restore<'a> {
         while let Err(error) = self.swap_once(sql) {
             let cx = for_cleanup(self.cx);
             let swapped = patiently(&cx, is_cut, || self.has_swapped(replaces, &cx));
-            let swapped = swapped.map_err(|unknown| {
-                unknown.while_doing(format!("{}, or see whether it has taken it", place()))
-            })?;
+            let swapped = swapped
+                .map_err(|unknown| unknown.while_doing(format!("{}, or see whether it has taken it", place())))?;
             if swapped {
                 break;
             }

@@ -68,7 +68,8 @@ fn mark_start(target: &str) -> String {
 pub fn is_scratch(target: &str, name: &str) -> bool {
     let cut_at = name.len().saturating_sub(RANDOM_DIGITS);
     let random = name.get(cut_at..).unwrap_or_default();
-    random.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) && Names::new(target, random).scratch == name
+    random.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        && Names::new(target, random).scratch == name
 }
 
 /// Whether a database was left behind by a restore of `target` that was killed: its name and our mark in its comment
@@ -341,7 +342,9 @@ mod tests {
         for name in ["db__restoring_0123abcd", "db__restoring_00000000"] {
             assert!(is_scratch("db", name), "{name}");
         }
-        for name in ["db", "db__restoring_0123ABCD", "db__restoring_123abcd", "db__old_0123abcd", "dc__restoring_0123abcd", ""] {
+        for name in
+            ["db", "db__restoring_0123ABCD", "db__restoring_123abcd", "db__old_0123abcd", "dc__restoring_0123abcd", ""]
+        {
             assert!(!is_scratch("db", name), "{name}");
         }
         let long = "ü".repeat(31);

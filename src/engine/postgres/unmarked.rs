@@ -16,9 +16,8 @@ const FIRST_OWN_OBJECT: u32 = 16_384;
 /// Drops what is called like a scratch of `target`, has no comment, holds nothing and is used by nobody, now and a moment
 /// later; gives what there is to say. That one can't be dropped is no reason not to restore.
 pub fn sweep(tools: &Tools, desk: &'static str, facts: &Facts, target: &str, cx: &Cx) -> Vec<String> {
-    let bare = |other: &&Other| {
-        other.comment.is_empty() && other.sessions == 0 && swap::is_scratch(target, &other.name)
-    };
+    let bare =
+        |other: &&Other| other.comment.is_empty() && other.sessions == 0 && swap::is_scratch(target, &other.name);
     let seen: Vec<&str> = facts.databases.iter().filter(bare).map(|other| other.name.as_str()).collect();
     let seen: Vec<&str> = seen.into_iter().filter(|name| is_empty(tools, name, cx)).collect();
     if seen.is_empty() {

@@ -310,8 +310,9 @@ impl Load<'_> {
         let there = patiently(cx, is_cut, || server::functions(self.tools, self.client, facts, cx))?;
         if with_functions && there != self.spool.contents.functions {
             self.swap_back(pairs, old_functions, cx)?;
-            return Err(Error::new(Kind::Tool, "the server does not take the backup's functions")
-                .hint("FUNCTION RESTORE fails for them: are they for another version or engine? look at the server's log"));
+            return Err(Error::new(Kind::Tool, "the server does not take the backup's functions").hint(
+                "FUNCTION RESTORE fails for them: are they for another version or engine? look at the server's log",
+            ));
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ impl Tools {
     ///
     /// # Errors
     /// [`Kind::Tool`] when the server can't be asked or says no to one of them.
-    fn ask_all(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<String> {
+    pub fn ask_all(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<String> {
         let now = cx.world.clock.monotonic();
         let deadline = cx.deadline.map_or(now + ANSWER, |deadline| deadline.min(now + ANSWER));
         let name = commands.first().and_then(|words| words.first()).map(|word| String::from_utf8_lossy(word));
