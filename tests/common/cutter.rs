@@ -46,6 +46,14 @@ struct Shared {
     over: AtomicBool,
 }
 
+impl Shared {
+    /// For how many times these words have been heard, if they are in this piece.
+    fn hears(&self, piece: &[u8], words: &str) -> Option<u64> {
+        let heard = piece.windows(words.len()).any(|part| part == words.as_bytes());
+        heard.then(|| self.heard.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
 #[derive(Debug)]
 pub struct Cutter {
     pub port: u16,
@@ -171,13 +179,11 @@ fn one_way(shared: &Shared, mut from: TcpStream, mut to: TcpStream, age: u64, is
                 let _ = to.write_all(&bytes[..room.min(bytes.len())]);
                 return cut(shared);
             }
-            Cut::Heard(words, time) if is_client && bytes.windows(words.len()).any(|part| part == words.as_bytes()) => {
-                if shared.heard.fetch_add(1, Ordering::SeqCst) + 1 == time {
-                    shared.mute.store(true, Ordering::SeqCst);
-                    let _ = to.write_all(&bytes);
-                    std::thread::sleep(ACTS);
-                    return cut(shared);
-                }
+            Cut::Heard(words, time) if is_client && shared.hears(&bytes, words) == Some(time) => {
+                shared.mute.store(true, Ordering::SeqCst);
+                let _ = to.write_all(&bytes);
+                std::thread::sleep(ACTS);
+                return cut(shared);
             }
             _ => {}
         }
