@@ -85,6 +85,16 @@ impl Load<'_> {
         error
     }
 
+    /// Lets these databases be, and gives the error that led to it: a transaction whose connection was cut may still arrive,
+    /// and would exchange the live data for nothing if what was loaded were gone.
+    fn leave(&self, pairs: &BTreeMap<u64, u64>, error: Error) -> Error {
+        let numbers: Vec<u64> = pairs.values().copied().collect();
+        self.cx.report.warn(&format!(
+            "databases {numbers:?} hold what was loaded, or what was there before; the next restore empties them"
+        ));
+        error
+    }
+
     /// In the place of the live data.
     ///
     /// # Errors
@@ -111,7 +121,7 @@ impl Load<'_> {
         self.load(&pairs, true).map_err(|error| self.undo(&free, error))?;
         self.cx.world.cancel.check().map_err(|error| self.undo(&free, error))?;
         let cx = for_cleanup(self.cx, super::CLEANUP);
-        self.swap(&pairs, facts, &cx).map_err(|error| self.undo(&free, error))?;
+        self.swap(&pairs, facts, &cx)?;
         patiently(&cx, is_cut, || clear(self.tools, self.client, &free, &cx))
     }
 
@@ -279,17 +289,21 @@ impl Load<'_> {
     /// Exchanges all pairs, and the functions, in one transaction; the old data carries our mark then.
     ///
     /// # Errors
-    /// [`Kind::Tool`]; the live data is then what it was, or all of the new where the server can't be asked any more.
+    /// [`Kind::Tool`]; the live data is then what it was, or all of the new where the server can't be asked any more. What
+    /// is to be cleared away is.
     fn swap(&self, pairs: &BTreeMap<u64, u64>, facts: &Facts, cx: &Cx) -> Result<()> {
+        let scratches: Vec<u64> = pairs.values().copied().collect();
         let with_functions = facts.is_valkey() || facts.release() >= (7, 0);
         let mut commands = Vec::new();
         let mut old_functions = None;
         if with_functions {
-            let dumped = strings(&self.tools.ask(self.client, ["FUNCTION", "DUMP"], cx)?);
+            let dumped = self.tools.ask(self.client, ["FUNCTION", "DUMP"], cx);
+            let dumped = strings(&dumped.map_err(|error| self.undo(&scratches, error))?);
             old_functions = dumped.into_iter().next();
             // Emptied first: if the new ones are refused then, that they are missing tells.
             commands.push(command(["FUNCTION", "FLUSH"]));
-            commands.extend(self.functions()?.map(restore_functions));
+            let new = self.functions().map_err(|error| self.undo(&scratches, error))?;
+            commands.extend(new.map(restore_functions));
         }
         commands.extend(exchange(pairs, "old"));
         self.cx.report.detail("MULTI; SWAPDB …; EXEC");
@@ -299,20 +313,28 @@ impl Load<'_> {
             cx.world.clock.sleep(SETTLES);
         }
         let exchanged = match pairs.values().next() {
-            Some(scratch) => patiently(cx, is_cut, || self.is_old(*scratch, cx))
-                .map_err(|error| error.while_doing("whether the server has exchanged its databases is not known"))?,
+            Some(scratch) => patiently(cx, is_cut, || self.is_old(*scratch, cx)).map_err(|error| {
+                let error = error.while_doing("whether the server has exchanged its databases is not known");
+                self.leave(pairs, error)
+            })?,
             None => outcome.is_ok(),
         };
         if !exchanged {
             let silent = || Error::new(Kind::Tool, "the server has not exchanged its databases");
-            return Err(outcome.err().unwrap_or_else(silent));
+            let error = outcome.err().unwrap_or_else(silent);
+            let refused = !error.tail.is_empty() && !is_cut(&error);
+            return Err(if refused { self.undo(&scratches, error) } else { self.leave(pairs, error) });
         }
-        let there = patiently(cx, is_cut, || server::functions(self.tools, self.client, facts, cx))?;
+        let there =
+            patiently(cx, is_cut, || server::functions(self.tools, self.client, facts, cx)).map_err(|error| {
+                self.leave(pairs, error.while_doing("the backup is restored, but not known to be whole"))
+            })?;
         if with_functions && there != self.spool.contents.functions {
             self.swap_back(pairs, old_functions, cx)?;
-            return Err(Error::new(Kind::Tool, "the server does not take the backup's functions").hint(
+            let error = Error::new(Kind::Tool, "the server does not take the backup's functions").hint(
                 "FUNCTION RESTORE fails for them: are they for another version or engine? look at the server's log",
-            ));
+            );
+            return Err(self.undo(&scratches, error));
         }
         Ok(())
     }
