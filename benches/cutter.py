@@ -80,6 +80,11 @@ class Cutter:
         except OSError:
             writer.transport.abort()
             return
+        if way.listener is None:
+            # It came in while all were cut.
+            writer.transport.abort()
+            to.transport.abort()
+            return
         number = len(self.answers)
         if way is self.main:
             self.answers.append(0)
@@ -87,10 +92,12 @@ class Cutter:
             # Aborted, it is reset.
             one.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             way.lines.add(one)
-        await asyncio.gather(self._one_way(way, None, reader, to), self._one_way(way, number, back, writer))
-        for one in (writer, to):
-            way.lines.discard(one)
-            one.transport.abort()
+        try:
+            await asyncio.gather(self._one_way(way, None, reader, to), self._one_way(way, number, back, writer))
+        finally:
+            for one in (writer, to):
+                way.lines.discard(one)
+                one.transport.abort()
 
     async def _one_way(self, way, number, reader, writer):
         try:

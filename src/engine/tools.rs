@@ -147,3 +147,37 @@ impl<R: Read, F: Fn(Error) -> Error> Read for Explained<R, F> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Report, Style};
+    use crate::world::World;
+
+    #[test]
+    fn what_was_cut_is_done_again_and_nothing_else_is() {
+        let cx = Cx {
+            world: World::system(),
+            report: Report::capturing(Style::default()),
+            data_dir: std::env::temp_dir(),
+            deadline: None,
+        };
+        let mut tries = 0;
+        let mut failing = |message: &'static str, times: u32| {
+            tries = 0;
+            let outcome = patiently(
+                &cx,
+                |error| error.message == "cut",
+                || {
+                    tries += 1;
+                    if tries > times { Ok(()) } else { Err(Error::new(Kind::Tool, message)) }
+                },
+            );
+            (outcome.map_err(|error| error.message), tries)
+        };
+        assert_eq!(failing("cut", 2), (Ok(()), 3));
+        assert_eq!(failing("refused", 2), (Err("refused".to_owned()), 1));
+        cx.world.cancel.stop(15);
+        assert_eq!(failing("cut", 2).1, 1);
+    }
+}

@@ -83,7 +83,7 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("server selection error", NO_ANSWER.0, NO_ANSWER.1),
     ("MongoNetworkError", CUT.0, CUT.1),
     ("connection() error", CUT.0, CUT.1),
-    ("incomplete read of message header", CUT.0, CUT.1),
+    ("incomplete read of", CUT.0, CUT.1),
     ("connection reset by peer", CUT.0, CUT.1),
     ("broken pipe", CUT.0, CUT.1),
     ("socket was unexpectedly closed", CUT.0, CUT.1),
@@ -98,3 +98,22 @@ const REASONS: &[(&str, &str, &str)] = &[
         "mend dump_args and restore_args, or install a newer mongodump",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_cut_is_told_from_other_failures() {
+        let error = |line: &str| Error::new(Kind::Tool, "mongorestore failed").tail(vec![line.into()]);
+        for line in [
+            "Failed: d.c: error restoring: connection(h:1[-4]) incomplete read of full message: unexpected EOF",
+            "connection(h:1[-4]) incomplete read of message header: EOF",
+            "MongoNetworkError: connect ECONNREFUSED 127.0.0.1:1",
+        ] {
+            assert!(is_cut(&error(line)), "{line}");
+        }
+        assert!(!is_cut(&error("AuthenticationFailed: no")) && !is_cut(&error("E11000 duplicate key")));
+    }
+}

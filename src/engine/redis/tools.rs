@@ -179,10 +179,17 @@ impl Tools {
         outcome.map(drop).map_err(|error| self.piped(error))
     }
 
-    /// Why a pipe has failed: the client says nothing when its connection is cut.
+    /// Why a pipe has failed: the client says what the server says, and nothing when its connection is cut.
     pub fn piped(&self, error: Error) -> Error {
         let silent = error.kind == Kind::Tool && error.tail.is_empty() && error.hint.is_none();
-        self.explain(if silent { error.while_doing(reasons::WAS_CUT) } else { error })
+        let code =
+            |line: &&String| line.split(' ').next().is_some_and(|word| word.len() > 2 && word == word.to_uppercase());
+        let said = error.tail.iter().find(code).map(|line| format!("the server says {line}"));
+        self.explain(match said {
+            Some(said) => error.while_doing(said),
+            None if silent => error.while_doing(reasons::WAS_CUT),
+            None => error,
+        })
     }
 
     /// What the server answers to a command of the user's, which is words, or one text as the client reads it: each line of
