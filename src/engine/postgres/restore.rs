@@ -269,8 +269,12 @@ impl<'a> Restore<'a> {
             gone: false,
         };
         let sql = create + &swap::claim(&self.names, &self.mark());
-        self.run(&sql)
-            .map_err(|error| self.roles(error).while_doing(format!("can't create the database {scratch}")))?;
+        self.run(&sql).map_err(|error| {
+            if is_cut(&error) {
+                guard.outlast();
+            }
+            self.roles(error).while_doing(format!("can't create the database {scratch}"))
+        })?;
         if self.archive.database().makes_public {
             self.tools.run_sql(scratch, "DROP SCHEMA IF EXISTS public;\n", self.cx)?;
         }

@@ -1,6 +1,8 @@
 //! What a restore asks of the server and leaves on it. Flows in: the tools. Flows out: facts about the server and its
 //! databases; a guard that drops the scratch. Touches the server.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::reasons::is_cut;
@@ -10,6 +12,11 @@ use super::tools::{Tools, for_cleanup};
 use crate::engine::Cx;
 use crate::engine::tools::patiently;
 use crate::error::{Error, Kind, Result};
+
+/// How long a server may take to make a database that nobody waits for.
+const MAKES_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const LOOKS_EVERY: Duration = Duration::from_millis(50);
 
 /// What the server says before anything is done.
 #[derive(Debug, Deserialize)]
@@ -63,6 +70,23 @@ pub struct Scratch<'a> {
 }
 
 impl Scratch<'_> {
+    /// Waits until no session of the server makes it any more. One whose client is gone does not notice before the database
+    /// is made; dropped earlier, it would be there afterwards.
+    pub fn outlast(&self) {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' AND strpos(query, {}) > 0;\n",
+            literal(&self.name)
+        );
+        let cx = for_cleanup(self.cx);
+        let until = cx.world.clock.monotonic() + MAKES_WITHIN;
+        while cx.world.clock.monotonic() < until {
+            match patiently(&cx, is_cut, || self.tools.rows::<u64>(self.desk, &sql, &cx)) {
+                Ok(busy) if busy.first() != Some(&0) => cx.world.clock.sleep(LOOKS_EVERY),
+                _ => return,
+            }
+        }
+    }
+
     /// Drops it now, whatever signal has come; a server that is away gets a moment.
     ///
     /// # Errors
