@@ -22,6 +22,13 @@ use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::secret::Secret;
 use voxeltron_backup::world::{Clock, World};
 
+#[path = "mysql/cuts.rs"]
+mod cuts;
+#[path = "common/cutter.rs"]
+mod cutter;
+
+use cuts::a_connection_that_is_cut_leaves_old_or_new;
+
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// A server, as the environment names it.
@@ -336,6 +343,7 @@ on_both!(
     the_password_stands_in_no_process_list,
     without_a_live_schema,
     killed_at_any_instant,
+    a_connection_that_is_cut_leaves_old_or_new,
     a_swap_left_half_way_is_finished,
     code_that_can_t_be_made_changes_nothing,
     tables_without_transactions_are_told,
@@ -839,12 +847,14 @@ fn killed_at_any_instant(server: Server) {
     assert!(start().wait().unwrap().success());
     let whole = began.elapsed();
     similar(&restored, &db.all());
-    for step in 0..14u32 {
+    let steps = cutter::points(14, 50);
+    for step in 0..steps {
         db.sql("INSERT INTO b VALUES (4)");
         similar(&changed, &db.all());
         let mut child = start();
         // Half of them in the last third, where the exchange is.
-        std::thread::sleep(if step < 5 { whole * step / 8 } else { whole * (step + 4) / 17 });
+        let part = step * 14 / steps;
+        std::thread::sleep(if part < 5 { whole * step / steps } else { whole * (part + 4) / 17 });
         child.kill().unwrap();
         child.wait().unwrap();
         std::thread::sleep(Duration::from_millis(200));

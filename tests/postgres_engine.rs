@@ -24,6 +24,10 @@ use voxeltron_backup::world::World;
 mod alive;
 #[path = "postgres/alone.rs"]
 mod alone;
+#[path = "postgres/cuts.rs"]
+mod cuts;
+#[path = "common/cutter.rs"]
+mod cutter;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -1029,6 +1033,7 @@ fn killed_at_any_instant() {
     let file = folder.path().join("dump");
     std::fs::write(&file, &bytes).unwrap();
     let (mut old, mut new) = (0, 0);
+    let pause = u64::from(cutter::points(40, 10));
     for step in 0.. {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "killed_at_any_instant", "--nocapture"])
@@ -1037,7 +1042,7 @@ fn killed_at_any_instant() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(40 * step));
+        std::thread::sleep(Duration::from_millis(pause * step));
         let done = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -1056,7 +1061,7 @@ fn killed_at_any_instant() {
             std::thread::sleep(Duration::from_millis(50));
         }
         let now = db.all();
-        assert!(now == changed || now == restored, "after {} ms", 40 * step);
+        assert!(now == changed || now == restored, "after {} ms", pause * step);
         *(if now == changed { &mut old } else { &mut new }) += 1;
         for name in db.server.leftovers(&db.name) {
             let comment = format!(

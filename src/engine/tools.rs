@@ -106,6 +106,28 @@ pub fn for_cleanup(cx: &Cx, allowance: Duration) -> Cx {
     Cx { world, deadline, ..cx.clone() }
 }
 
+/// How long what must be finished or cleaned up waits for a server to which the connection was cut.
+const RETURN: Duration = Duration::from_secs(10);
+/// How often it is tried in that time.
+const RETURN_EVERY: Duration = Duration::from_millis(250);
+
+/// Does what can be done again, as long as it fails for a connection that `is_cut`: networks and servers come back.
+///
+/// # Errors
+/// The last failure.
+pub fn patiently<T>(cx: &Cx, is_cut: impl Fn(&Error) -> bool, mut action: impl FnMut() -> Result<T>) -> Result<T> {
+    let until = cx.world.clock.monotonic() + RETURN;
+    loop {
+        match action() {
+            Err(error) if is_cut(&error) && !error.is_stopped() && cx.world.clock.monotonic() < until => {
+                cx.world.cancel.check()?;
+                cx.world.clock.sleep(RETURN_EVERY);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// A tool's stream whose failure passes through `explain`, which adds the place and the mend.
 pub struct Explained<R, F> {
     reader: R,
@@ -134,5 +156,39 @@ impl<R: Read, F: Fn(Error) -> Error> Read for Explained<R, F> {
             let error = Error::from_io(error, Kind::Tool, "can't read the dump");
             if error.is_stopped() { error.into_io() } else { (self.explain)(error).into_io() }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Report, Style};
+    use crate::world::World;
+
+    #[test]
+    fn what_was_cut_is_done_again_and_nothing_else_is() {
+        let cx = Cx {
+            world: World::system(),
+            report: Report::capturing(Style::default()),
+            data_dir: std::env::temp_dir(),
+            deadline: None,
+        };
+        let mut tries = 0;
+        let mut failing = |message: &'static str, times: u32| {
+            tries = 0;
+            let outcome = patiently(
+                &cx,
+                |error| error.message == "cut",
+                || {
+                    tries += 1;
+                    if tries > times { Ok(()) } else { Err(Error::new(Kind::Tool, message)) }
+                },
+            );
+            (outcome.map_err(|error| error.message), tries)
+        };
+        assert_eq!(failing("cut", 2), (Ok(()), 3));
+        assert_eq!(failing("refused", 2), (Err("refused".to_owned()), 1));
+        cx.world.cancel.stop(15);
+        assert_eq!(failing("cut", 2).1, 1);
     }
 }

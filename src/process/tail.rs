@@ -50,11 +50,14 @@ impl Tail {
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last lines. A grandchild may hold the pipe open, so the reader gets a moment and no more.
+    /// The last lines. A grandchild may hold the pipe open, so the reader gets a moment and no more; a longer one for the
+    /// first word, since on a busy host the reader may not have run yet.
     pub(super) fn lines(&mut self, secrets: &[Secret], world: &World) -> Vec<String> {
         let started = world.clock.monotonic();
+        let silent = || self.bytes.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let moment = || Duration::from_millis(if silent() { 2000 } else { 300 });
         while self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
-            && world.clock.monotonic().saturating_sub(started) < Duration::from_millis(300)
+            && world.clock.monotonic().saturating_sub(started) < moment()
         {
             world.clock.sleep(Duration::from_millis(2));
         }

@@ -1,16 +1,14 @@
 //! A restore that is stopped anywhere: the live data are the old or the new ones, collection by collection once their names
 //! are exchanged, and the next restore finishes.
 
-use std::io::{Cursor, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::Cursor;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use voxeltron_backup::engine::{Counts, Destination, Settings};
 use voxeltron_backup::secret::Secret;
 
+use crate::cutter::{Cut, Cutter, points};
 use crate::support::{Database, base, cx, dump, fake_tools, open, restore, tools};
 
 const CHILD: &str = "VOXELTRON_TEST_MONGODB_CHILD";
@@ -52,7 +50,7 @@ fn killed_at_any_instant() {
     let began = Instant::now();
     assert!(start().wait().unwrap().success());
     let whole = began.elapsed();
-    let steps = if std::env::var_os("VOXELTRON_TEST_LONG").is_some() { 50 } else { 12 };
+    let steps = points(12, 50);
     let mut seen = Vec::new();
     age(&db);
     for step in 0..steps {
@@ -127,60 +125,31 @@ fn readers_see_the_old_or_the_new_of_each_collection() {
     assert!(restored == "anew aold cnew cold", "{restored}");
 }
 
-/// Passes connections on until so many bytes have come from the client; then all are cut, for a moment.
-fn cutting_proxy(server: String, budget: Arc<AtomicU64>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&server)) else { continue };
-            for (mut from, mut to, counted) in
-                [(client.try_clone().unwrap(), server.try_clone().unwrap(), true), (server, client, false)]
-            {
-                let budget = Arc::clone(&budget);
-                std::thread::spawn(move || {
-                    let mut piece = [0; 4096];
-                    while let Ok(count @ 1..) = from.read(&mut piece) {
-                        let cut = counted
-                            && budget
-                                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(count as u64))
-                                .is_err();
-                        if cut || to.write_all(&piece[..count]).is_err() {
-                            break;
-                        }
-                    }
-                    let _ = from.shutdown(Shutdown::Both);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
-            }
-        }
-    });
-    port
-}
-
 #[test]
 fn a_connection_that_is_cut_leaves_old_or_new() {
     let db = Database::small("cutting");
     let (bytes, findings) = db.backup();
     let restored = db.all();
     let (credentials, place) = base().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    let budget = Arc::new(AtomicU64::new(u64::MAX));
-    let port = cutting_proxy(place, Arc::clone(&budget));
+    let cutter = Cutter::new(&place);
+    let port = cutter.port;
     let url = format!("{credentials}@127.0.0.1:{port}/{}?authSource=admin&serverSelectionTimeoutMS=1000", db.name);
     let engine = open(Settings { tools_dir: Some(tools()), ..Settings::new("mydb", Secret::new(url)) });
     // How much one whole restore sends.
     age(&db);
-    let before = 1 << 40;
-    budget.store(before, Ordering::SeqCst);
+    cutter.arm(Cut::Never, Duration::ZERO);
     restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    let whole = before - budget.load(Ordering::SeqCst);
-    let steps = if std::env::var_os("VOXELTRON_TEST_LONG").is_some() { 20 } else { 4 };
+    let whole = cutter.passed();
+    let steps = u64::from(points(4, 20));
     for step in 0..steps {
         age(&db);
-        budget.store(whole * (2 * step + 1) / (2 * steps), Ordering::SeqCst);
+        let refuses = Duration::from_millis([0, 1000][usize::try_from(step % 2).unwrap()]);
+        cutter.arm(Cut::Bytes(whole * (2 * step + 1) / (2 * steps)), refuses);
         let outcome = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
+        cutter.open();
         let state = db.js(STATE);
         assert!(!state.contains('?'), "after step {step}: {state}");
+        assert!(outcome.is_err() || state == "aold bold cold", "after step {step}: {state}");
         assert!(
             outcome.is_ok() || outcome.as_ref().is_err_and(|error| error.hint.is_some()),
             "step {step}: {outcome:?}"

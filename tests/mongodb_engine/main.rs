@@ -10,6 +10,8 @@
 mod common;
 
 mod accidents;
+#[path = "../common/cutter.rs"]
+mod cutter;
 mod refusals;
 mod roundtrip;
 mod support;

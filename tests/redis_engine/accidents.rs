@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use voxeltron_backup::engine::{Counts, Destination};
 use voxeltron_backup::error::{Error, Kind};
 
+use crate::cutter::points;
 use crate::on;
 use crate::support::{
     Place, Server, Which, cursor, dump, fails_and_changes_nothing, files, program, restore, restore_in, words,
@@ -115,16 +116,16 @@ impl Drop for Ending<'_> {
 }
 
 /// A server with much to load, and a sandbox with one backup of it; then the server holds something else.
-struct Much {
-    server: Server,
-    folder: tempfile::TempDir,
-    new: String,
-    old: String,
+pub struct Much {
+    pub server: Server,
+    pub folder: tempfile::TempDir,
+    pub new: String,
+    pub old: String,
     settings: std::collections::BTreeMap<String, String>,
 }
 
 impl Much {
-    fn new(which: Which, keys: bool, more: &str) -> Self {
+    pub fn new(which: Which, keys: bool, more: &str) -> Self {
         let server = Server::with(which, more);
         let values = |prefix: &str| -> Vec<Vec<Vec<u8>>> {
             (0..60_000)
@@ -163,7 +164,7 @@ impl Much {
         this
     }
 
-    fn make_old(&self) {
+    pub fn make_old(&self) {
         self.server.cli(&["FLUSHALL"]);
         self.server.cli(&["SET", "old", "1"]);
         self.server.cli(&["-n", "2", "SET", "which", "old"]);
@@ -178,7 +179,7 @@ impl Much {
     }
 
     /// What the databases that are in use by the data hold, and the function; scratch ones lie above.
-    fn digest(&self) -> String {
+    pub fn digest(&self) -> String {
         let all = self.server.cli(&["INFO", "keyspace"]);
         let low: Vec<&str> =
             all.lines().filter(|line| ["db0:", "db2:", "db7:"].iter().any(|db| line.starts_with(db))).collect();
@@ -195,13 +196,13 @@ impl Much {
         command
     }
 
-    fn restore(&self) -> Command {
+    pub fn restore(&self) -> Command {
         self.command(&["restore", "cache", "--latest", "--yes"])
     }
 
     /// A second run, which must leave everything in order.
     #[track_caller]
-    fn again(&self) {
+    pub fn again(&self) {
         let output = self.restore().output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(self.digest(), self.new);
@@ -245,16 +246,12 @@ fn kill_points(much: &Much, points: u32) {
     assert!(outcomes.contains(&"old"), "{outcomes:?}");
 }
 
-fn points() -> u32 {
-    std::env::var("VOXELTRON_TEST_KILL_POINTS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
-}
-
 fn killed_at_any_instant(which: Which) {
-    kill_points(&Much::new(which, false, "masterauth secret\nrepl-diskless-load on-empty-db"), points());
+    kill_points(&Much::new(which, false, "masterauth secret\nrepl-diskless-load on-empty-db"), points(5, 50));
 }
 
 fn killed_at_any_instant_key_by_key(which: Which) {
-    kill_points(&Much::new(which, true, ""), points());
+    kill_points(&Much::new(which, true, ""), points(5, 50));
 }
 
 fn killed_behind_its_first_change(which: Which) {

@@ -7,6 +7,9 @@
 #![allow(clippy::print_stdout)]
 
 mod accidents;
+mod cuts;
+#[path = "../common/cutter.rs"]
+mod cutter;
 mod program;
 mod refusals;
 mod roundtrip;

@@ -9,7 +9,9 @@ pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
     if error.is_stopped() || error.tail.is_empty() {
         return error;
     }
-    error.tail.retain(|line| !line.starts_with("Enter password for"));
+    error
+        .tail
+        .retain(|line| !line.starts_with("Enter password") && !line.ends_with("reading password from standard input"));
     let said = error.tail.join("\n");
     let Some((_, why, hint)) = REASONS.iter().find(|(sign, _, _)| said.contains(sign)) else { return error };
     let fill = |text: &str| {
@@ -22,6 +24,16 @@ pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
     Error { message, ..error }.hint(fill(hint))
 }
 
+/// Whether the connection was cut or could not be made, so that it is worth while to try again.
+pub fn is_cut(error: &Error) -> bool {
+    let said = error.tail.join("\n");
+    REASONS.iter().any(|(sign, why, _)| [NO_ANSWER.0, CUT.0].contains(why) && said.contains(sign))
+}
+
+const CUT: (&str, &str) = (
+    "the connection to {server} was cut",
+    "look into the server's log and at the network in between, then run it again",
+);
 const NO_ANSWER: (&str, &str) =
     ("no server answers at {server}", "start the server, or mend the host and port in [databases.{name}] url");
 const LOGIN: (&str, &str) = (
@@ -69,12 +81,12 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("OutOfDiskSpace", FULL.0, FULL.1),
     ("Server selection timed out", NO_ANSWER.0, NO_ANSWER.1),
     ("server selection error", NO_ANSWER.0, NO_ANSWER.1),
-    ("MongoNetworkError", "the connection to {server} was cut", "look into the server's log"),
-    ("connection() error", "the connection to {server} was cut", "look into the server's log"),
-    ("incomplete read of message header", "the connection to {server} was cut", "look into the server's log"),
-    ("connection reset by peer", "the connection to {server} was cut", "look into the server's log"),
-    ("broken pipe", "the connection to {server} was cut", "look into the server's log"),
-    ("socket was unexpectedly closed", "the connection to {server} was cut", "look into the server's log"),
+    ("MongoNetworkError", CUT.0, CUT.1),
+    ("connection() error", CUT.0, CUT.1),
+    ("incomplete read of", CUT.0, CUT.1),
+    ("connection reset by peer", CUT.0, CUT.1),
+    ("broken pipe", CUT.0, CUT.1),
+    ("socket was unexpectedly closed", CUT.0, CUT.1),
     (
         "unknown option",
         "the tool does not know an option",
@@ -86,3 +98,22 @@ const REASONS: &[(&str, &str, &str)] = &[
         "mend dump_args and restore_args, or install a newer mongodump",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_cut_is_told_from_other_failures() {
+        let error = |line: &str| Error::new(Kind::Tool, "mongorestore failed").tail(vec![line.into()]);
+        for line in [
+            "Failed: d.c: error restoring: connection(h:1[-4]) incomplete read of full message: unexpected EOF",
+            "connection(h:1[-4]) incomplete read of message header: EOF",
+            "MongoNetworkError: connect ECONNREFUSED 127.0.0.1:1",
+        ] {
+            assert!(is_cut(&error(line)), "{line}");
+        }
+        assert!(!is_cut(&error("AuthenticationFailed: no")) && !is_cut(&error("E11000 duplicate key")));
+    }
+}

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::archive::{Archive, Sort};
+use super::reasons::is_cut;
 use super::server::{self, Facts, drill_stem, number};
 use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
+use crate::engine::tools::patiently;
 use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::count;
@@ -371,13 +373,13 @@ impl<'a> Restore<'a> {
             if let Some(request) = request.as_object_mut() {
                 request.remove("plan");
             }
-            let standing = server::ask(self.tools, &self.into, &cx)
+            let standing = patiently(&cx, is_cut, || server::ask(self.tools, &self.into, &cx))
                 .map(|facts| facts.claims.iter().find(|claim| claim.hex == self.hex).map(|claim| claim.swapping));
             match standing {
                 Ok(Some(true)) => outcome = self.tools.ask::<Value>(request.clone(), &cx),
                 Ok(Some(false)) => {
                     let clear = json!({ "action": "clear", "database": self.into, "hex": self.hex });
-                    self.tools.ask::<Value>(clear, &cx)?;
+                    patiently(&cx, is_cut, || self.tools.ask::<Value>(clear.clone(), &cx))?;
                     return outcome.map(drop);
                 }
                 Ok(None) => return Ok(()),
@@ -410,12 +412,13 @@ struct Scratch<'a> {
 }
 
 impl Scratch<'_> {
-    /// Removes it now, whatever signal has come.
+    /// Removes it now, whatever signal has come; a server that is away gets a moment.
     fn remove(&mut self) -> Result<()> {
         self.gone = true;
         let action = if self.whole { "drop" } else { "clear" };
         let request = json!({ "action": action, "database": self.database, "hex": self.hex });
-        self.tools.ask::<Value>(request, &for_cleanup(self.cx)).map(drop)
+        let cx = for_cleanup(self.cx);
+        patiently(&cx, is_cut, || self.tools.ask::<Value>(request.clone(), &cx).map(drop))
     }
 }
 

@@ -4,11 +4,13 @@
 //! [`Kind::Tool`]: crate::error::Kind::Tool
 
 use super::names::Names;
+use super::reasons::is_cut;
 use super::server;
 use super::sql::{ident, literal};
 use super::swap::{Stage, Swap};
 use super::tools::{Tool, Tools, for_cleanup};
 use crate::engine::Cx;
+use crate::engine::tools::patiently;
 use crate::error::Result;
 
 /// Finishes the swap of a dead restore of the same schema, and drops what others have left; says what it has done. What
@@ -83,14 +85,15 @@ pub struct Scratch<'a> {
 }
 
 impl Scratch<'_> {
-    /// Drops it now, whatever signal has come.
+    /// Drops it now, whatever signal has come; a server that is away gets a moment.
     ///
     /// # Errors
     /// [`Kind::Tool`] when it can't be dropped.
     pub fn remove(&mut self) -> Result<()> {
         self.gone = true;
         let sql = format!("DROP DATABASE IF EXISTS {};\n", ident(&self.name));
-        self.tools.run(&self.client, None, sql.as_bytes(), &for_cleanup(self.cx)).map(drop)
+        let cx = for_cleanup(self.cx);
+        patiently(&cx, is_cut, || self.tools.run(&self.client, None, sql.as_bytes(), &cx).map(drop))
     }
 }
 
@@ -99,7 +102,9 @@ impl Drop for Scratch<'_> {
         if !self.gone
             && let Err(error) = self.remove()
         {
-            self.cx.report.warn(&format!("can't drop the scratch schema {}: {error}; drop it by hand", self.name));
+            self.cx
+                .report
+                .warn(&format!("can't drop the scratch schema {}: {error}; the next restore does", self.name));
         }
     }
 }

@@ -55,6 +55,11 @@ const BROKEN: (&str, &str) = (
     "see the last lines for which; another backup may hold better ones: list shows them",
 );
 
+/// Whether the connection was cut or could not be made, so that it is worth while to try again.
+pub fn is_cut(error: &Error) -> bool {
+    number(error).is_some_and(|number| [1053, 2002, 2003, 2006, 2013, 2026, 2055].contains(&number))
+}
+
 /// Signs in a tool's last words, what they mean, and the mend. The first that fits counts.
 const REASONS: &[(&str, &str, &str)] = &[
     ("1049", "there is no such database", "mend [databases.{name}] url, or restore it from a backup"),
@@ -99,13 +104,19 @@ const REASONS: &[(&str, &str, &str)] = &[
     (
         "2013",
         "the server closed the connection",
-        "look into the server's log: it may have ended for want of room; and at net_write_timeout",
+        "look into the server's log: it may have ended for want of room; at net_write_timeout, and at the network in between",
     ),
     (
         "2006",
         "the server closed the connection",
-        "look into the server's log: it may have ended for want of room; and at max_allowed_packet",
+        "look into the server's log: it may have ended for want of room; at max_allowed_packet, and at the network in between",
     ),
+    (
+        "2026",
+        "the connection to {server} could not be secured, or was cut while it was",
+        "look at ssl-mode and the certificates in [databases.{name}] url, and at the network in between",
+    ),
+    ("2055", "the connection to {server} was cut", "look into the server's log and at the network in between"),
     ("1044", "{user} lacks a right on a database", "see the last lines for which"),
     ("1142", "{user} lacks a right on a table", "see the last lines for which"),
     ("1227", "{user} lacks a right of the whole server", "see the last lines for which"),

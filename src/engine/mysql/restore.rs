@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use super::code::{self, Made};
 use super::leftovers::{self, Scratch};
 use super::names::Names;
-use super::reasons;
+use super::reasons::{self, is_cut};
 use super::script::Script;
 use super::server::{self, Facts, Grants, Holder};
 use super::sql::{ident, literal, table};
@@ -18,6 +18,7 @@ use super::stall::Watch;
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools};
 use super::url::NAME_CHARS;
+use crate::engine::tools::patiently;
 use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
@@ -374,7 +375,8 @@ impl<'a> Restore<'a> {
         }
         // Once the tables have begun to move the scratch holds what is needed to finish; nobody may drop it any more.
         if let Err(error) = swap.exchange() {
-            let untouched = swap.stage().is_ok_and(|(stage, ..)| stage == swap::Stage::Untouched);
+            let stage = patiently(&swap.cx, is_cut, || swap.stage());
+            let untouched = stage.is_ok_and(|(stage, ..)| stage == swap::Stage::Untouched);
             scratch.gone = !untouched;
             if untouched {
                 let mine = if made {
@@ -383,22 +385,24 @@ impl<'a> Restore<'a> {
                     String::new()
                 };
                 let sql = format!("{mine}DROP DATABASE IF EXISTS {};\n", ident(&self.names.old));
-                let cleaned = self.tools.run(&self.client, None, sql.as_bytes(), &swap.cx);
-                cleaned.unwrap_or_else(|error| {
-                    self.cx.report.warn(&format!("can't drop {}: {error}", self.names.old));
-                    String::new()
-                });
+                let run = || self.tools.run(&self.client, None, sql.as_bytes(), &swap.cx);
+                if let Err(error) = patiently(&swap.cx, is_cut, run) {
+                    // By the scratch the next restore finds it.
+                    scratch.gone = true;
+                    self.cx.report.warn(&format!("can't drop {}: {error}; the next restore does", self.names.old));
+                }
             }
             return Err(error);
         }
         scratch.gone = true;
-        swap.finish().map_err(|error| {
+        let patient = swap.cx.clone();
+        patiently(&patient, is_cut, || swap.finish()).map_err(|error| {
             error
                 .while_doing(format!("the tables of {} are restored, but not all of its code", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")
         })?;
         self.cx.begins(Step::Tidy, "dropping the replaced tables");
-        if let Err(error) = swap.clear() {
+        if let Err(error) = patiently(&patient, is_cut, || swap.clear()) {
             self.notes.push(format!(
                 "the replaced tables could not be dropped and are still there in {}: {error}; the next restore drops them",
                 self.names.old

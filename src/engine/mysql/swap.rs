@@ -189,7 +189,7 @@ impl<'a> Swap<'a> {
                 }
             }
             if stage == Stage::Named {
-                return Ok(());
+                return self.has_record(&scratch);
             }
             let script = self.steps(stage, &live, &scratch);
             match self.run(&script) {
@@ -200,11 +200,23 @@ impl<'a> Swap<'a> {
         let error = failure.unwrap_or_else(|| Error::new(Kind::Tool, "can't exchange the tables"));
         match self.stage() {
             Ok((Stage::Untouched, ..)) => Err(error.while_doing("can't exchange the tables")),
-            Ok((Stage::Named, ..)) => Ok(()),
+            Ok((Stage::Named, _, scratch)) => self.has_record(&scratch),
             _ => Err(error
                 .while_doing(format!("{} may be between old and new, and then shows no tables", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")),
         }
+    }
+
+    /// A swap that is done has left its record; without one and without tables the scratch itself is gone.
+    fn has_record(&self, scratch: &Facts) -> Result<()> {
+        if self.record.tables.is_empty() || scratch.table_names().contains(&self.names.record()) {
+            return Ok(());
+        }
+        let why = format!("{} is gone: another restore of {} has dropped it", self.names.scratch, self.names.target);
+        Err(Error::new(Kind::Tool, why).hint(format!(
+            "it took this one for dead after its connection was cut: look who else restores {}, and restore again",
+            self.names.target
+        )))
     }
 
     fn run(&self, script: &[u8]) -> Result<()> {

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::keep::{self, Leave};
+use super::reasons::is_cut;
 use super::restore::Restore;
 use super::sql::literal;
 use super::swap::{self, Properties};
 use super::tools::for_cleanup;
-use crate::engine::{Destination, Step};
+use crate::engine::tools::patiently;
+use crate::engine::{Cx, Destination, Step};
 use crate::error::{Context, Kind, Result};
 use crate::process::RestoreWriter;
 
@@ -52,16 +54,22 @@ impl Restore<'_> {
         }
     }
 
-    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way.
+    /// Runs the transaction that puts `names.scratch` in its place, against whoever is in the way, and again if the
+    /// connection was cut before it was committed.
     pub(super) fn put(&self, sql: &str, replaces: bool) -> Result<()> {
+        let place = || format!("can't put {} in its place", self.names.scratch);
         let mut tries = 1;
         while let Err(error) = self.swap_once(sql) {
-            if self.has_swapped(replaces) {
+            let cx = for_cleanup(self.cx);
+            let swapped = patiently(&cx, is_cut, || self.has_swapped(replaces, &cx));
+            let swapped = swapped
+                .map_err(|unknown| unknown.while_doing(format!("{}, or see whether it has taken it", place())))?;
+            if swapped {
                 break;
             }
             let in_use = error.tail.iter().any(|line| line.contains("being accessed by other users"));
-            if !in_use || tries == SWAP_TRIES {
-                return Err(self.roles(error).while_doing(format!("can't put {} in its place", self.names.scratch)));
+            if !(in_use || is_cut(&error)) || tries == SWAP_TRIES {
+                return Err(self.roles(error).while_doing(place()));
             }
             tries += 1;
         }
@@ -85,9 +93,9 @@ impl Restore<'_> {
         }
         self.cx.begins(Step::Tidy, "dropping the replaced database");
         let sql = keep::drop_sql(&self.names.old, self.facts.version);
-        if let Err(error) = self.tools.run_sql(self.desk, &sql, self.cx) {
+        if let Err(error) = patiently(self.cx, is_cut, || self.tools.run_sql(self.desk, &sql, self.cx)) {
             self.notes.push(format!(
-                "the replaced database could not be dropped and is still there as {}: {error}",
+                "the replaced database could not be dropped and is still there as {}: {error}; the next restore drops it",
                 self.names.old
             ));
         }
@@ -117,14 +125,14 @@ impl Restore<'_> {
     }
 
     /// After a lost connection: has the transaction been committed? Only it can have made this name.
-    fn has_swapped(&self, replaces: bool) -> bool {
+    fn has_swapped(&self, replaces: bool, cx: &Cx) -> Result<bool> {
         let made = if replaces { &self.names.old } else { &self.names.target };
         let sql = format!(
             "SELECT count(*) FROM pg_database WHERE datname = {} AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {});",
             literal(made),
             literal(&self.names.scratch)
         );
-        let found: Result<Vec<u64>> = self.tools.rows(self.desk, &sql, &for_cleanup(self.cx));
-        found.is_ok_and(|rows| rows.first() == Some(&1))
+        let found: Vec<u64> = self.tools.rows(self.desk, &sql, cx)?;
+        Ok(found.first() == Some(&1))
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`archive`] reads a dump as it passes, [`restore`] is the way back, [`server`] what it finds and
-//! leaves there, [`alive`] how others see that it lives, [`leftovers`] what killed ones have left, [`compare`] whether all
+//! leaves there, [`alive`] how others see that it lives, [`leftovers`] what killed ones have left and
+//! [`unmarked`] what a cut connection has left without a mark, [`compare`] whether all
 //! of it is there, [`exchange`] how it takes its place, [`swap`] its SQL, [`keep`] what becomes of the database that was
 //! there before; [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
 
@@ -34,6 +35,7 @@ pub mod sql;
 pub mod swap;
 pub mod tools;
 pub mod transaction;
+pub mod unmarked;
 pub mod url;
 
 /// PostgreSQL.

@@ -123,7 +123,32 @@ const REASONS: &[(&str, &str, &str)] = &[
         "{user} lacks a right",
         "use the owner or a superuser in [databases.{name}] url; to dump, pg_read_all_data is enough",
     ),
+    (
+        "the database system is",
+        "{server} takes no connections now",
+        "wait until the server has started, then run it again",
+    ),
+    (CUT[0], CUT_WHY, CUT_HINT),
+    (CUT[1], CUT_WHY, CUT_HINT),
+    (CUT[2], CUT_WHY, CUT_HINT),
+    (CUT[3], CUT_WHY, CUT_HINT),
 ];
+
+/// What the tools say of a connection that was cut.
+const CUT: [&str; 4] = [
+    "server closed the connection unexpectedly",
+    "connection to server was lost",
+    "Connection reset by peer",
+    "terminating connection due to",
+];
+const CUT_WHY: &str = "the connection to {server} was cut";
+const CUT_HINT: &str = "look into the server's log and at the network in between, then run it again";
+
+/// Whether the connection was cut or could not be made, so that it is worth while to try again.
+pub fn is_cut(error: &Error) -> bool {
+    let away = ["Connection refused", "timeout expired", "the database system is"];
+    error.tail.iter().any(|line| CUT.iter().chain(&away).any(|words| line.contains(words)))
+}
 
 /// Whether a tool says that a role is missing. Roles belong to the server, so they are not in the dump of a database.
 pub fn misses_role(error: &Error) -> Option<&str> {
@@ -171,6 +196,10 @@ mod tests {
             (
                 "ERROR:  permission denied to create database",
                 "u may not create databases; as a superuser: ALTER ROLE u CREATEDB",
+            ),
+            (
+                "pg_restore: error: COPY failed for table \"t\": server closed the connection unexpectedly",
+                "the connection to h:5433 was cut; look into the server's log and at the network in between, then run it again",
             ),
         ] {
             assert_eq!(shown(line), format!("psql failed with exit status 2: {expected}"));

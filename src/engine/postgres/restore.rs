@@ -11,13 +11,14 @@ use super::archive::Archive;
 use super::compare::compare;
 use super::keep;
 use super::leftovers::Sweeper;
-use super::reasons::{is_full, misses_role};
+use super::reasons::{is_cut, is_full, misses_role};
 use super::server::{Facts, Scratch, ask};
 use super::spool::Spool;
 use super::sql::{ident, literal};
 use super::swap::{self, NAME_BYTES, Names};
 use super::tools::{Tools, for_cleanup};
 use super::transaction;
+use super::unmarked;
 use crate::engine::{Counts, Cx, Destination, Inspector, Keep, Previous, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
@@ -70,6 +71,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     }
     let mut sweeper = Sweeper::new(tools, desk, target, request.destination == Destination::InPlace);
     this.notes.extend(sweeper.sweep(&this.facts, cx));
+    this.notes.extend(unmarked::sweep(tools, desk, &this.facts, target, cx));
     let spool = match request.jobs {
         Some(jobs) => Some((Spool::read(&begun, dump, &mut this.archive, request.dump_bytes, cx)?, jobs)),
         None => None,
@@ -316,6 +318,9 @@ impl<'a> Restore<'a> {
         let mark = if answered_for { swap::mark_answered_for } else { swap::mark };
         let sql = create + &swap::claim(&self.names, &mark(&self.names.target, self.cx.world.clock.now()));
         self.run(&sql).map_err(|error| {
+            if is_cut(&error) {
+                guard.outlast();
+            }
             guard.heed(self.roles(error).while_doing(format!("can't create the database {scratch}")))
         })?;
         if self.archive.database().makes_public {

@@ -1,14 +1,22 @@
 //! What a restore asks of the server and leaves on it. Flows in: the tools. Flows out: facts about the server and its
 //! databases; a guard that drops the scratch. Touches the server.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
-use super::reasons::is_full;
+use super::reasons::{is_cut, is_full};
 use super::sql::literal;
 use super::swap::{self, LIVE, Live};
 use super::tools::{Tools, for_cleanup};
 use crate::engine::Cx;
+use crate::engine::tools::patiently;
 use crate::error::{Error, Kind, Result};
+
+/// How long a server may take to make a database that nobody waits for.
+const MAKES_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const LOOKS_EVERY: Duration = Duration::from_millis(50);
 
 /// What the server says before anything is done.
 #[derive(Debug, Deserialize)]
@@ -72,7 +80,24 @@ impl Scratch<'_> {
         error
     }
 
-    /// Drops it now, whatever signal has come.
+    /// Waits until no session of the server makes it any more. One whose client is gone does not notice before the database
+    /// is made; dropped earlier, it would be there afterwards.
+    pub fn outlast(&self) {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' AND strpos(query, {}) > 0;\n",
+            literal(&self.name)
+        );
+        let cx = for_cleanup(self.cx);
+        let until = cx.world.clock.monotonic() + MAKES_WITHIN;
+        while cx.world.clock.monotonic() < until {
+            match patiently(&cx, is_cut, || self.tools.rows::<u64>(self.desk, &sql, &cx)) {
+                Ok(busy) if busy.first() != Some(&0) => cx.world.clock.sleep(LOOKS_EVERY),
+                _ => return,
+            }
+        }
+    }
+
+    /// Drops it now, whatever signal has come; a server that is away gets a moment.
     ///
     /// # Errors
     /// [`Kind::Tool`] when it can't be dropped.
@@ -82,7 +107,8 @@ impl Scratch<'_> {
             self.empty();
         }
         let sql = swap::drop_database(&self.name, self.server);
-        self.tools.run_sql(self.desk, &sql, &for_cleanup(self.cx)).map(drop)
+        let cx = for_cleanup(self.cx);
+        patiently(&cx, is_cut, || self.tools.run_sql(self.desk, &sql, &cx).map(drop))
     }
 
     /// Gives the room of what was loaded back to the server, table by table. To drop a database takes a checkpoint, and one
@@ -111,7 +137,10 @@ impl Drop for Scratch<'_> {
         if !self.gone
             && let Err(error) = self.remove()
         {
-            self.cx.report.warn(&format!("can't drop the scratch database {}: {error}; drop it by hand", self.name));
+            self.cx.report.warn(&format!(
+                "can't drop the scratch database {}: {error}; a later restore does, or drop it by hand",
+                self.name
+            ));
         }
     }
 }

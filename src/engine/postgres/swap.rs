@@ -72,6 +72,14 @@ fn mark_start(target: &str) -> String {
     format!("voxeltron-backup: left by a restore of {target} since ")
 }
 
+/// Whether a database is called like a scratch of `target`.
+pub fn is_scratch(target: &str, name: &str) -> bool {
+    let cut_at = name.len().saturating_sub(RANDOM_DIGITS);
+    let random = name.get(cut_at..).unwrap_or_default();
+    random.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        && Names::new(target, random).scratch == name
+}
+
 /// What a restore has left or is at work on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
@@ -358,6 +366,20 @@ mod tests {
         ] {
             assert_eq!(left_behind("db", name, comment), None, "{name} {comment}");
         }
+    }
+
+    #[test]
+    fn a_scratch_is_known_by_its_name() {
+        for name in ["db__restoring_0123abcd", "db__restoring_00000000"] {
+            assert!(is_scratch("db", name), "{name}");
+        }
+        for name in
+            ["db", "db__restoring_0123ABCD", "db__restoring_123abcd", "db__old_0123abcd", "dc__restoring_0123abcd", ""]
+        {
+            assert!(!is_scratch("db", name), "{name}");
+        }
+        let long = "ü".repeat(31);
+        assert!(is_scratch(&long, &Names::new(&long, "0123abcd").scratch));
     }
 
     #[test]

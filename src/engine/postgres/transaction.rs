@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::archive::{Archive, LARGE_OBJECTS};
+use super::reasons::is_cut;
 use super::server::Facts;
 use super::spool::Spool;
 use super::sql::{ident, literal, split_key};
@@ -123,7 +124,12 @@ pub fn restore(
     let begin = begin(live, lock_wait);
     let outcome = feed(&mut psql, &begin, &script, [archive.counts(), &request.expected], cx);
     let outcome = match outcome {
-        Ok(()) => psql.finish().map(drop),
+        Ok(()) => psql.finish().map(drop).map_err(|error| match is_cut(&error) {
+            true => error.hint(format!(
+                "the answer to COMMIT may be lost: {live} is all new or all old. Look which, or restore it again"
+            )),
+            false => error,
+        }),
         Err(error) => {
             drop(psql);
             Err(error)

@@ -1,25 +1,31 @@
 //! A restore key by key, for servers that can't or may not follow us. Flows in: a checked backup. Flows out: databases that
 //! have taken the place of the live ones in one step, or everything as it was. Touches the server, through the tools alone.
 //!
+//! Whatever depends on the session goes over one connection that is not made again ([`Tools::transact`]).
+//!
 //! Keys are loaded by RESTORE into databases whose numbers are free; one transaction exchanges all of them for the live ones
 //! (SWAPDB) and the functions with them. A key of ours marks a database that is not live, so that the next restore clears
 //! what a killed one has left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
+use std::time::Duration;
 
 use super::rdb::inspector::Keys;
 use super::rdb::{CRC64, Event, Key};
+use super::reasons::is_cut;
 use super::server::{self, Facts};
 use super::spool::{PIECE_BYTES, Spool};
 use super::tools::{Command, Tool, Tools, command, strings};
 use crate::engine::Cx;
-use crate::engine::tools::for_cleanup;
+use crate::engine::tools::{for_cleanup, patiently};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 
 /// The key that marks a database that is not live.
 pub const MARKER: &str = "voxeltron-backup:restoring";
+/// How long a server has for a transaction that came in before its connection was cut.
+const SETTLES: Duration = Duration::from_millis(500);
 /// How many databases a server has unless it is told otherwise.
 const DATABASES: u64 = 16;
 
@@ -49,9 +55,7 @@ fn databases(load: &Load<'_>) -> Result<u64> {
 pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Vec<u64>> {
     let mut left = Vec::new();
     for number in facts.keys.keys() {
-        let text =
-            tools.ask_all(client, &[command(["SELECT", &number.to_string()]), command(["EXISTS", MARKER])], cx)?;
-        if text.contains("(integer) 1") {
+        if tools.ask_in(client, *number, command(["EXISTS", MARKER]), cx)?.contains("(integer) 1") {
             left.push(*number);
         }
     }
@@ -60,25 +64,34 @@ pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Vec<
 
 /// Empties databases that are not live.
 fn clear(tools: &Tools, client: &Tool, numbers: &[u64], cx: &Cx) -> Result<()> {
-    for number in numbers {
-        tools.ask_all(client, &[command(["SELECT", &number.to_string()]), command(["FLUSHDB", "ASYNC"])], cx)?;
-    }
-    Ok(())
+    let each = |number: &u64| [command(["SELECT", &number.to_string()]), command(["FLUSHDB", "ASYNC"])];
+    let commands: Vec<Command> = numbers.iter().flat_map(each).collect();
+    if commands.is_empty() { Ok(()) } else { tools.transact(client, &commands, cx) }
 }
 
 impl Load<'_> {
-    fn ask(&self, commands: &[Command], cx: &Cx) -> Result<String> {
-        self.tools.ask_all(self.client, commands, cx)
+    fn transact(&self, commands: &[Command], cx: &Cx) -> Result<()> {
+        self.tools.transact(self.client, commands, cx)
     }
 
     /// Empties these databases again, whatever has come in between, and gives the error that led to it.
     fn undo(&self, numbers: &[u64], error: Error) -> Error {
         let cx = for_cleanup(self.cx, super::CLEANUP);
-        if let Err(failure) = clear(self.tools, self.client, numbers, &cx) {
+        if let Err(failure) = patiently(&cx, is_cut, || clear(self.tools, self.client, numbers, &cx)) {
             self.cx.report.warn(&format!(
                 "databases {numbers:?} could not be emptied again: {failure}; the next restore does it"
             ));
         }
+        error
+    }
+
+    /// Lets these databases be, and gives the error that led to it: a transaction whose connection was cut may still arrive,
+    /// and would exchange the live data for nothing if what was loaded were gone.
+    fn leave(&self, pairs: &BTreeMap<u64, u64>, error: Error) -> Error {
+        let numbers: Vec<u64> = pairs.values().copied().collect();
+        self.cx.report.warn(&format!(
+            "databases {numbers:?} hold what was loaded, or what was there before; the next restore empties them"
+        ));
         error
     }
 
@@ -108,11 +121,8 @@ impl Load<'_> {
         self.load(&pairs, true).map_err(|error| self.undo(&free, error))?;
         self.cx.world.cancel.check().map_err(|error| self.undo(&free, error))?;
         let cx = for_cleanup(self.cx, super::CLEANUP);
-        if let Err(error) = self.swap(&pairs, facts, &cx) {
-            self.swap_back(&pairs, &cx)?;
-            return Err(self.undo(&free, error));
-        }
-        clear(self.tools, self.client, &free, &cx)
+        self.swap(&pairs, facts, &cx)?;
+        patiently(&cx, is_cut, || clear(self.tools, self.client, &free, &cx))
     }
 
     /// Into one database that is empty.
@@ -142,7 +152,7 @@ impl Load<'_> {
         let pairs = BTreeMap::from([(from, number)]);
         self.load(&pairs, true).map_err(|error| self.undo(&[number], error))?;
         let unmark = [command(["SELECT", &number.to_string()]), command(["DEL", MARKER])];
-        self.ask(&unmark, self.cx).map_err(|error| self.undo(&[number], error)).map(drop)
+        self.transact(&unmark, self.cx).map_err(|error| self.undo(&[number], error)).map(drop)
     }
 
     /// Into a server of our own that is empty.
@@ -153,7 +163,7 @@ impl Load<'_> {
         let pairs = self.filled().into_iter().map(|number| (number, number)).collect();
         self.load(&pairs, false)?;
         match self.functions()? {
-            Some(payload) => self.ask(&[restore_functions(payload)], self.cx).map(drop),
+            Some(payload) => self.tools.ask(self.client, restore_functions(payload), self.cx).map(drop),
             None => Ok(()),
         }
     }
@@ -171,7 +181,7 @@ impl Load<'_> {
                 .values()
                 .flat_map(|scratch| [command(["SELECT", &scratch.to_string()]), command(["SET", MARKER, "new"])])
                 .collect();
-            self.ask(&marks, self.cx)?;
+            self.transact(&marks, self.cx)?;
         }
         let call = self.tools.pipe(self.client);
         self.cx.report.detail(&call.display());
@@ -187,7 +197,7 @@ impl Load<'_> {
                 Err(error)
             }
         };
-        outcome.map_err(|error| self.tools.explain(error))?;
+        outcome.map_err(|error| self.tools.piped(error))?;
         let there = Facts::ask(self.tools, self.client, self.cx)?;
         for (number, scratch) in pairs {
             let wanted = self.spool.contents.keys.get(number).copied().unwrap_or_default();
@@ -277,29 +287,69 @@ impl Load<'_> {
     }
 
     /// Exchanges all pairs, and the functions, in one transaction; the old data carries our mark then.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`]; the live data is then what it was, or all of the new where the server can't be asked any more. What
+    /// is to be cleared away is.
     fn swap(&self, pairs: &BTreeMap<u64, u64>, facts: &Facts, cx: &Cx) -> Result<()> {
-        let mut commands = vec![command(["MULTI"])];
-        if facts.is_valkey() || facts.release() >= (7, 0) {
-            commands.push(match self.functions()? {
-                Some(payload) => restore_functions(payload),
-                None => command(["FUNCTION", "FLUSH"]),
-            });
+        let scratches: Vec<u64> = pairs.values().copied().collect();
+        let with_functions = facts.is_valkey() || facts.release() >= (7, 0);
+        let mut commands = Vec::new();
+        let mut old_functions = None;
+        if with_functions {
+            let dumped = self.tools.ask(self.client, ["FUNCTION", "DUMP"], cx);
+            let dumped = strings(&dumped.map_err(|error| self.undo(&scratches, error))?);
+            old_functions = dumped.into_iter().next();
+            // Emptied first: if the new ones are refused then, that they are missing tells.
+            commands.push(command(["FUNCTION", "FLUSH"]));
+            let new = self.functions().map_err(|error| self.undo(&scratches, error))?;
+            commands.extend(new.map(restore_functions));
         }
         commands.extend(exchange(pairs, "old"));
-        commands.push(command(["EXEC"]));
         self.cx.report.detail("MULTI; SWAPDB …; EXEC");
-        self.ask(&commands, cx).map(drop)
+        let outcome = self.transact(&commands, cx);
+        if outcome.is_err() {
+            // What the server had got already, it may be doing now.
+            cx.world.clock.sleep(SETTLES);
+        }
+        let exchanged = match pairs.values().next() {
+            Some(scratch) => patiently(cx, is_cut, || self.is_old(*scratch, cx)).map_err(|error| {
+                let error = error.while_doing("whether the server has exchanged its databases is not known");
+                self.leave(pairs, error)
+            })?,
+            None => outcome.is_ok(),
+        };
+        if !exchanged {
+            let silent = || Error::new(Kind::Tool, "the server has not exchanged its databases");
+            let error = outcome.err().unwrap_or_else(silent);
+            let refused = !error.tail.is_empty() && !is_cut(&error);
+            return Err(if refused { self.undo(&scratches, error) } else { self.leave(pairs, error) });
+        }
+        let there =
+            patiently(cx, is_cut, || server::functions(self.tools, self.client, facts, cx)).map_err(|error| {
+                self.leave(pairs, error.while_doing("the backup is restored, but not known to be whole"))
+            })?;
+        if with_functions && there != self.spool.contents.functions {
+            self.swap_back(pairs, old_functions, cx)?;
+            let error = Error::new(Kind::Tool, "the server does not take the backup's functions").hint(
+                "FUNCTION RESTORE fails for them: are they for another version or engine? look at the server's log",
+            );
+            return Err(self.undo(&scratches, error));
+        }
+        Ok(())
     }
 
-    /// After a transaction that failed: if the databases were exchanged all the same, exchanges them back.
-    fn swap_back(&self, pairs: &BTreeMap<u64, u64>, cx: &Cx) -> Result<()> {
-        let Some(scratch) = pairs.values().next() else { return Ok(()) };
-        let mark = self.ask(&[command(["SELECT", &scratch.to_string()]), command(["GET", MARKER])], cx)?;
-        if !strings(&mark).contains(&b"old".to_vec()) {
-            return Ok(());
-        }
-        let commands = [command(["MULTI"])].into_iter().chain(exchange(pairs, "new")).chain([command(["EXEC"])]);
-        self.ask(&commands.collect::<Vec<_>>(), cx).map(drop)
+    /// Whether what that database holds was live before.
+    fn is_old(&self, scratch: u64, cx: &Cx) -> Result<bool> {
+        let mark = self.tools.ask_in(self.client, scratch, command(["GET", MARKER]), cx)?;
+        Ok(strings(&mark).contains(&b"old".to_vec()))
+    }
+
+    /// Exchanges all back.
+    fn swap_back(&self, pairs: &BTreeMap<u64, u64>, functions: Option<Vec<u8>>, cx: &Cx) -> Result<()> {
+        let commands: Vec<Command> =
+            functions.map(restore_functions).into_iter().chain(exchange(pairs, "new")).collect();
+        self.transact(&commands, cx)
     }
 }
 

@@ -37,6 +37,9 @@ pub fn explain(error: Error, user: &str, configured: &str) -> Error {
     if has("could not connect") || has("connection refused") || has("server closed the connection") {
         return error.hint(format!("is the server running? look at [databases.{configured}] url"));
     }
+    if is_cut(&error) {
+        return error.hint("look into the server's log and at the network in between, then run it again");
+    }
     if has("unrecognized option") || has("unknown option") {
         return error.hint("this client knows no TLS, or is too old: install a newer one, or set tools_dir");
     }
@@ -47,6 +50,29 @@ pub fn explain(error: Error, user: &str, configured: &str) -> Error {
         return error.hint("the server's maxmemory is too small for this: raise it");
     }
     error
+}
+
+/// What the client and we say of a connection that was cut, or could not be made.
+const CUT: [&str; 8] = [
+    "could not connect",
+    "connection refused",
+    "connection reset",
+    "server closed the connection",
+    "broken pipe",
+    "i/o error",
+    "exec without multi",
+    WAS_CUT,
+];
+
+/// How we say it.
+pub const WAS_CUT: &str = "the connection was cut";
+
+/// Whether the connection was cut, so that it is worth while to try again.
+pub fn is_cut(error: &Error) -> bool {
+    error.tail.iter().chain([&error.message]).any(|line| {
+        let line = line.to_ascii_lowercase();
+        CUT.iter().any(|words| line.contains(words))
+    })
 }
 
 #[cfg(test)]
@@ -69,6 +95,7 @@ mod tests {
         assert!(hint("AUTH failed: WRONGPASS invalid username-password pair").contains("[databases.cache]"));
         assert!(hint("(error) NOAUTH Authentication required.").contains("password"));
         assert!(hint("Could not connect to Redis at 127.0.0.1:1: Connection refused").contains("running"));
+        assert!(hint("Error: Connection reset by peer").contains("the network in between"));
         assert_eq!(hint("something else"), "");
     }
 }

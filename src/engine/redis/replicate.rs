@@ -9,11 +9,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::feed::{Feed, Ticket};
+use super::reasons::is_cut;
 use super::server::{self, Facts};
 use super::settings::Changed;
 use super::spool::Spool;
 use super::tools::{Tool, Tools};
 use crate::engine::Cx;
+use crate::engine::tools::patiently;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 
@@ -71,7 +73,7 @@ pub fn replicate(
         ("replica-read-only", "yes"),
     ];
     let outcome = begin(tools, client, changed, &wanted, (&host, &port), cx)
-        .map_err(Failure::NoWay)
+        .map_err(|error| if is_cut(&error) { Failure::Failed(error) } else { Failure::NoWay(error) })
         .and_then(|()| follow(tools, client, &feed, cx));
     // Closed before anything else: a server that is loading says no to everything until its data stops coming.
     drop(feed);
@@ -128,7 +130,9 @@ fn follow(tools: &Tools, client: &Tool, feed: &Feed, cx: &Cx) -> Result<Facts, F
                     .hint("look at the server's log; it keeps the data that it had")
                     .into());
             }
-            let facts = Facts::ask(tools, client, if whole { &deaf } else { cx })?;
+            // What the server is fed does not depend on the connection by which it is asked.
+            let cx = if whole { &deaf } else { cx };
+            let facts = patiently(cx, is_cut, || Facts::ask(tools, client, cx))?;
             if !facts.is_replica() {
                 return Err(Error::new(Kind::Tool, "somebody else told the server to follow nobody").into());
             }
@@ -145,12 +149,12 @@ fn follow(tools: &Tools, client: &Tool, feed: &Feed, cx: &Cx) -> Result<Facts, F
     }
 }
 
-/// Lets the server follow nobody and puts its settings back. It may say no for as long as it is loading.
+/// Lets the server follow nobody and puts its settings back. It may say no for as long as it is loading, or be away.
 fn settle(changed: &mut Changed<'_>, cx: &Cx) -> Result<()> {
     let clock = &cx.world.clock;
     let until = clock.monotonic() + super::CLEANUP;
     loop {
-        match changed.put_back() {
+        match patiently(cx, is_cut, || changed.put_back()) {
             Err(error) if error.message.contains("LOADING") && clock.monotonic() < until => clock.sleep(EVERY),
             other => return other.map_err(|error| error.while_doing("can't put the server's settings back")),
         }
@@ -200,7 +204,7 @@ fn save(tools: &Tools, client: &Tool, cx: &Cx) -> Result<Option<String>> {
 fn wait(tools: &Tools, client: &Tool, cx: &Cx, busy: &[&str], status: &str) -> Result<Option<String>> {
     let mut idle = 0;
     loop {
-        let facts = Facts::ask(tools, client, cx)?;
+        let facts = patiently(cx, is_cut, || Facts::ask(tools, client, cx))?;
         let works = ["rdb_bgsave_in_progress", "aof_rewrite_in_progress"].iter().any(|name| facts.number(name) != 0);
         idle = if works || facts.text(status) != "err" { 0 } else { idle + 1 };
         if busy.iter().all(|name| facts.number(name) == 0) || idle >= IDLE_LOOKS {

@@ -11,11 +11,13 @@ use super::drill;
 use super::feed;
 use super::keys::{self, Load};
 use super::rdb::inspector::{compare, counts};
+use super::reasons::is_cut;
 use super::replicate::{self, Failure};
 use super::server::{self, Facts};
 use super::settings::Changed;
 use super::spool::Spool;
 use super::tools::{Tool, Tools};
+use crate::engine::tools::patiently;
 use crate::engine::{Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Error, Kind, Result};
 
@@ -66,7 +68,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     }
     request.keep.as_ref().map_or(Ok(()), Keep::take)?;
     notes.extend(in_place(&load, &facts, &mut changed)?);
-    let (found, functions) = keys::counted(tools, &client, cx)?;
+    let (found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
     Ok(Restored { counts: counts(&found, functions), notes })
 }
 

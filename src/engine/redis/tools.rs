@@ -144,6 +144,54 @@ impl Tools {
         )
     }
 
+    /// The answer to one command in that database, as the client shows it.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server can't be asked or says no, and when the session was not the same to the end: after a
+    /// cut the client connects again and goes on in the first database.
+    pub fn ask_in(&self, tool: &Tool, number: u64, question: Command, cx: &Cx) -> Result<String> {
+        let select = command(["SELECT", &number.to_string()]);
+        let text = self.ask_all(tool, &[command(["MULTI"]), select, question, command(["EXEC"])], cx)?;
+        match text.rsplit_once("QUEUED\n") {
+            Some((_, answers)) if answers.contains("2) ") => Ok(answers.to_owned()),
+            _ => Err(self.explain(Error::new(Kind::Tool, reasons::WAS_CUT))),
+        }
+    }
+
+    /// All of these in one transaction, over a connection that is not made again: otherwise the client would connect anew
+    /// after a cut, say the last command once more, and go on outside of the transaction, in the first database.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`]; it may have been done all the same, for the answer can be lost. What EXEC says of each is not read.
+    pub fn transact(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<()> {
+        let mut input = Vec::new();
+        for words in [command(["MULTI"])].iter().chain(commands).chain([&command(["EXEC"])]) {
+            input.extend(format!("*{}\r\n", words.len()).bytes());
+            for word in words {
+                input.extend(format!("${}\r\n", word.len()).bytes());
+                input.extend(word);
+                input.extend(b"\r\n");
+            }
+        }
+        let now = cx.world.clock.monotonic();
+        let deadline = cx.deadline.map_or(now + ANSWER, |deadline| deadline.min(now + ANSWER));
+        let outcome = process::run(&self.pipe(tool), &input, Some(deadline), &cx.world);
+        outcome.map(drop).map_err(|error| self.piped(error))
+    }
+
+    /// Why a pipe has failed: the client says what the server says, and nothing when its connection is cut.
+    pub fn piped(&self, error: Error) -> Error {
+        let silent = error.kind == Kind::Tool && error.tail.is_empty() && error.hint.is_none();
+        let code =
+            |line: &&String| line.split(' ').next().is_some_and(|word| word.len() > 2 && word == word.to_uppercase());
+        let said = error.tail.iter().find(code).map(|line| format!("the server says {line}"));
+        self.explain(match said {
+            Some(said) => error.while_doing(said),
+            None if silent => error.while_doing(reasons::WAS_CUT),
+            None => error,
+        })
+    }
+
     /// What the server answers to a command of the user's, which is words, or one text as the client reads it: each line of
     /// it a command.
     ///
@@ -175,6 +223,7 @@ impl Tools {
         let call = self.reaching(tool).args(&self.toolbox.restore_args).args(["PING"]);
         let error = match process::run(&call, b"", cx.deadline, &cx.world) {
             Err(error) => error,
+            Ok(said) if said.starts_with(b"PONG") => Error::new(Kind::Tool, reasons::WAS_CUT),
             Ok(said) => {
                 let said = String::from_utf8_lossy(&said).trim().to_owned();
                 Error::new(Kind::Tool, format!("the server gives no answer: {said}"))
