@@ -198,7 +198,7 @@ fn a_disk_that_has_no_room_for_the_servers_log() {
     // Its last words may not have come through.
     match said.contains("No space left on device") {
         true => has(&said, &["the server's disk is full", MEND]),
-        false => has(&said, &["the server closed the connection", "hint: look into the server's log", "want of room"]),
+        false => has(&said, &["was cut", "hint: look into the server's log", "want of room"]),
     }
     // It can't come up again before there is room.
     assert!(!server.answers_within(Duration::from_millis(500)), "{}", server.log());

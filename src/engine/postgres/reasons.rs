@@ -109,11 +109,6 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("violates exclusion constraint", BROKEN.0, BROKEN.1),
     ("could not create unique index", BROKEN.0, BROKEN.1),
     (
-        "server closed the connection unexpectedly",
-        "the server closed the connection",
-        "look into the server's log: it may have ended for want of room",
-    ),
-    (
         "unrecognized configuration parameter",
         "the tools are newer than the server",
         "set [databases.{name}] tools_dir to the tools of the server's version",
@@ -142,7 +137,8 @@ const CUT: [&str; 4] = [
     "terminating connection due to",
 ];
 const CUT_WHY: &str = "the connection to {server} was cut";
-const CUT_HINT: &str = "look into the server's log and at the network in between, then run it again";
+const CUT_HINT: &str = "look into the server's log, for it may have ended for want of room, and at the network in between; then \
+     run it again";
 
 /// Whether the connection was cut or could not be made, so that it is worth while to try again.
 pub fn is_cut(error: &Error) -> bool {
@@ -199,7 +195,8 @@ mod tests {
             ),
             (
                 "pg_restore: error: COPY failed for table \"t\": server closed the connection unexpectedly",
-                "the connection to h:5433 was cut; look into the server's log and at the network in between, then run it again",
+                "the connection to h:5433 was cut; look into the server's log, for it may have ended for want of room, and at \
+                 the network in between; then run it again",
             ),
         ] {
             assert_eq!(shown(line), format!("psql failed with exit status 2: {expected}"));
