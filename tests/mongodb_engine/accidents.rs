@@ -50,7 +50,7 @@ fn killed_at_any_instant() {
     let began = Instant::now();
     assert!(start().wait().unwrap().success());
     let whole = began.elapsed();
-    let steps = points(12, 50);
+    let steps = points(6, 50);
     let mut seen = Vec::new();
     age(&db);
     for step in 0..steps {
