@@ -1,4 +1,4 @@
-//! The S3 server that `tests/run` starts: a bucket of a test's own, and what lies in it, seen by the `s3` crate's plain
+//! The S3 servers that `tests/run` starts: a bucket of a test's own, and what lies in it, seen by the `s3` crate's plain
 //! calls and not by our target.
 
 use std::fs::File;
@@ -61,6 +61,11 @@ impl Bucket {
     /// One on the other server, of other people.
     pub fn second() -> Self {
         Self::with(from_runner("VOXELTRON_TEST_S3_SECOND"), &[])
+    }
+
+    /// One on SeaweedFS, which looks at a condition and writes in one step.
+    pub fn seaweed() -> Self {
+        Self::with(from_runner("VOXELTRON_TEST_S3_SEAWEED"), &[])
     }
 
     /// One whose objects can be locked.
