@@ -820,13 +820,17 @@ impl Storm {
         let number = self.pick(self.hosts.len());
         let still = self.hosts.iter().filter(|(_, until)| until.is_some()).count();
         let is_long = self.pick(3) == 0;
+        // One that stands still is to come back, and late.
+        if self.hosts[number].1.is_some() {
+            return;
+        }
         if self.pick(2) == 0 {
             let child = &mut self.hosts[number].0;
             child.kill().unwrap();
             child.wait().unwrap();
             self.hosts[number] = (self.host(test, number), None);
             self.counts.kills += 1;
-        } else if self.hosts[number].1.is_none() && still + 1 < self.hosts.len() {
+        } else if still + 1 < self.hosts.len() {
             let time = Duration::from_millis(if is_long { 8_500 } else { 700 });
             kill_process(pid(&self.hosts[number].0), Signal::STOP).unwrap();
             self.hosts[number].1 = Some(Instant::now() + time);
