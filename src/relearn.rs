@@ -27,13 +27,15 @@ pub struct Learned {
 /// be asked gets none, so that it is looked for again.
 ///
 /// # Errors
-/// When the state can't be read or written.
+/// When the state can't be read.
 pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result<Learned> {
     let store = app.store()?;
     let state = store.file().load(&app.cx.report)?;
     let mut learned = Learned::default();
     for job in jobs.filter(|job| state.jobs.get(&job.name).is_none_or(|past| past.unasked)) {
-        app.cx.world.cancel.check()?;
+        if app.cx.world.cancel.check().is_err() {
+            break;
+        }
         let now = app.cx.world.clock.now();
         let found = match newest(app, job, now) {
             Ok(found) => found,
@@ -43,10 +45,12 @@ pub fn learn<'a>(app: &App, jobs: impl Iterator<Item = &'a JobConfig>) -> Result
                 continue;
             }
         };
-        if !state.jobs.contains_key(&job.name) {
-            learned.found.extend(found.as_ref().map(|(success, _)| (job.name.clone(), success.created)));
+        let remembered = store.update(&job.name, &app.cx.report, &mut |state| remember(state, job, found.clone(), now));
+        match remembered {
+            Err(error) => learned.errors.push(error),
+            Ok(()) if state.jobs.contains_key(&job.name) => {}
+            Ok(()) => learned.found.extend(found.map(|(success, _)| (job.name.clone(), success.created))),
         }
-        store.update(&job.name, &app.cx.report, &mut |state| remember(state, job, found.clone(), now))?;
     }
     Ok(learned)
 }

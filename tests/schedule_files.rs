@@ -43,7 +43,7 @@ fn full() -> JobState {
         name: JOB,
         cron: &cron,
         catch_up: true,
-        retries: 9,
+        retries: Some(9),
         retry_after: Duration::from_secs(60),
         delay: TimeDelta::zero(),
     };
@@ -233,7 +233,7 @@ fn errors_are_remembered_within_bounds() {
         name: JOB,
         cron: &cron,
         catch_up: true,
-        retries: 9,
+        retries: Some(9),
         retry_after: Duration::from_secs(60),
         delay: TimeDelta::zero(),
     };
@@ -256,7 +256,7 @@ fn a_pause_without_end_is_kept() {
         name: JOB,
         cron: &cron,
         catch_up: true,
-        retries: 9,
+        retries: Some(9),
         retry_after: Duration::MAX,
         delay: TimeDelta::zero(),
     };

@@ -92,7 +92,7 @@ impl Slots<'_> {
 /// What a job is configured to.
 #[derive(Clone, Copy)]
 struct Rules {
-    retries: u32,
+    retries: Option<u32>,
     catch_up: bool,
     delay: TimeDelta,
 }
@@ -204,7 +204,8 @@ impl World<'_> {
             *failures += 1;
             // Of which some may be forgotten.
             if self.state.jobs[NAME].failing.is_none() {
-                assert!(*failures > self.rules.retries, "{slot} was given up too early");
+                let retries = self.rules.retries;
+                assert!(retries.is_some_and(|retries| *failures > retries), "{slot} was given up too early");
                 self.settle(slot, missed);
                 self.seen.fates.given_up += 1;
             }
@@ -268,7 +269,8 @@ impl World<'_> {
                 assert!(self.rules.catch_up || !is_late || has_begun, "{slot} is too late at {now}");
                 assert!(*attempt > 1 || !has_begun || lossy || jumps, "{slot} was begun before {now}");
                 let failures = self.seen.failures.get(slot).copied().unwrap_or_default();
-                assert!(lossy || jumps || failures <= self.rules.retries, "{slot} is tried too often");
+                let most = self.rules.retries.unwrap_or(u32::MAX);
+                assert!(lossy || jumps || failures <= most, "{slot} is tried too often");
                 if !jumps {
                     let newest_run = self.seen.newest_run;
                     assert!(lossy || newest_run.is_none_or(|newest| newest <= *slot), "slots come in order");
@@ -344,7 +346,7 @@ fn world<'c>(seed: u64, cron: &'c Cron, slots: Slots<'c>, start: i64, rules: Rul
 fn simulate(seed: u64, expression: &str, zone: &str, start: &str, retries: u32, faults: Faults) -> (u32, u32) {
     let cron = Cron::parse(expression, zone).unwrap();
     let start = format!("{start}T00:00:00Z").parse::<DateTime<Utc>>().unwrap().timestamp();
-    let rules = Rules { retries, catch_up: true, delay: TimeDelta::zero() };
+    let rules = Rules { retries: Some(retries), catch_up: true, delay: TimeDelta::zero() };
     let mut world = world(seed, &cron, Slots::Ours(&cron), start, rules, faults);
     for _ in 0..5 * DAY / MINUTE {
         world.minute();
@@ -502,7 +504,8 @@ fn next_restart(world: &mut World<'_>) -> (i64, i64) {
 fn drive(job: &Drawn) -> Watched {
     let mut dice = Dice(job.seed);
     let rules = Rules {
-        retries: u32::try_from(dice.roll(4)).unwrap(),
+        // One in five tries until the next slot comes.
+        retries: (dice.roll(5) > 0).then_some(u32::try_from(dice.roll(4)).unwrap()),
         catch_up: dice.roll(5) > 0,
         delay: TimeDelta::seconds(if dice.roll(3) == 0 { i64::try_from(dice.roll(600)).unwrap() } else { 0 }),
     };
