@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 use crate::format::time;
 use crate::retention::{self, Candidate, Terms};
+use crate::schedule::state::State;
 use crate::target::{Cause, TargetError};
 
 /// How many backups are removed before a signal is looked for.
@@ -62,8 +63,13 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     let catalog = app.catalog(open, &owner.instance, Some(&owner.database))?;
     let entries: Vec<&Entry> =
         catalog.entries.iter().filter(|entry| entry.id.job().as_deref() == Some(&job.name)).collect();
-    let state = app.store()?.read([job.name.as_str()].into_iter(), &app.cx.report)?;
-    let proved = state.jobs.get(&job.name).and_then(|past| past.last_proved_id.as_deref());
+    let store = app.store()?;
+    let state = store.read([job.name.as_str()].into_iter(), &app.cx.report)?;
+    // A record that was lost and made again knows of no proof; this host may.
+    let known = if store.is_shared() { store.file().read()? } else { state.clone() };
+    let of = |state: &'_ State| state.jobs.get(&job.name).and_then(|past| past.last_proved_id.clone());
+    let proved = of(&state).or_else(|| of(&known));
+    let proved = proved.as_deref();
     let terms = Terms { now, pace: job.cron.pace(now), force: mode.force };
     let (backups, leap) = verdicts(job, &entries, proved, &terms);
     if let Some(leap) = leap.as_ref().filter(|_| !mode.dry_run) {

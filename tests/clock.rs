@@ -196,3 +196,50 @@ fn a_host_that_was_off_for_months_prunes_with_the_days_on_which_it_is_on() {
     host.tick(first + TimeDelta::days(4));
     assert_eq!(stays(&host), 0);
 }
+
+#[test]
+fn a_timer_that_never_ran_and_one_that_stopped_are_told_by_status() {
+    let host = Host::new("schedule = \"0 * * * *\"");
+    let written = DateTime::<Utc>::from(std::fs::metadata(host.sandbox.config()).unwrap().modified().unwrap());
+    host.set(written + TimeDelta::minutes(14));
+    assert_eq!(host.status().0["state"], "new");
+    host.set(written + TimeDelta::minutes(16));
+    let (row, said) = host.status();
+    assert_eq!((row["state"].as_str(), said.exit), (Some("overdue"), Exit::Partial), "{row}");
+    assert!(said.err.contains("no schedule-check has seen it in the 16 min"), "{}", said.err);
+    // One that is seen waits for its slot, does it, and is overdue a quarter of an hour after the next.
+    host.set(written + TimeDelta::minutes(16));
+    host.run(&["schedule-check"]);
+    assert_eq!(host.status().0["state"], "new");
+    let slot = written + TimeDelta::hours(2);
+    let slot = slot - TimeDelta::nanoseconds(slot.timestamp_nanos_opt().unwrap().rem_euclid(3_600_000_000_000));
+    host.tick(slot);
+    for (minutes, state, exit) in [
+        (1, "good", Exit::Done),
+        (74, "good", Exit::Done),
+        (76, "overdue", Exit::Partial),
+        (900, "overdue", Exit::Partial),
+    ] {
+        host.set(slot + TimeDelta::minutes(minutes));
+        let (row, said) = host.status();
+        assert_eq!((row["state"].as_str(), said.exit), (Some(state), exit), "{minutes}: {row}");
+        assert_eq!(said.err.contains("has not run: is the timer running?"), state == "overdue", "{}", said.err);
+    }
+    // Another schedule that no tick has seen yet.
+    let text = std::fs::read_to_string(host.sandbox.config()).unwrap();
+    host.sandbox.configure(&text.replace("0 * * * *", "30 * * * *"));
+    assert_eq!(host.status().0["state"], "overdue");
+}
+
+#[test]
+fn a_dry_run_tells_the_last_run_and_the_next_slot() {
+    let host = hourly("");
+    host.set(at("2026-02-01T12:20:00Z"));
+    let said = host.run(&["--json", "schedule-check", "--dry-run"]);
+    let document: Value = serde_json::from_str(&said.out).unwrap();
+    let decision = &document["decisions"][0];
+    assert_eq!(decision["last_run"], "2026-02-01T12:00:10Z", "{document}");
+    assert_eq!(decision["next_slot"], "2026-02-01T13:00:00Z");
+    let said = host.run(&["schedule-check", "--dry-run"]);
+    assert!(said.out.contains("LAST RUN") && said.out.contains("2026-02-01T12:00:10Z"), "{}", said.out);
+}

@@ -136,10 +136,18 @@ impl Store {
     }
 }
 
+/// What a record says goes before what is known here; but a proof that it has lost, with all that was in it, is kept.
 fn know(state: &mut State, job: &str, past: Option<JobState>) {
-    match past {
-        Some(past) => drop(state.jobs.insert(job.to_owned(), past)),
-        None => drop(state.jobs.remove(job)),
+    match (past, state.jobs.get_mut(job)) {
+        (Some(mut past), known) => {
+            if let Some(known) = known.filter(|_| past.last_proved_id.is_none()) {
+                past.last_proved = known.last_proved;
+                past.last_proved_id = known.last_proved_id.take();
+            }
+            state.jobs.insert(job.to_owned(), past);
+        }
+        (None, Some(known)) => known.unasked = true,
+        (None, None) => {}
     }
 }
 
