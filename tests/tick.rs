@@ -191,3 +191,30 @@ fn a_record_that_can_t_be_read_keeps_no_other_job_from_running() {
     assert_eq!(bucket.get(&key("bad")), b"{\"version\": 2}");
     sandbox.command(&["schedule-check"]).exits(10).stderr_has("has version 2").run();
 }
+
+#[test]
+fn hosts_with_an_old_and_a_new_configuration_do_not_undo_each_other() {
+    let (sandbox, bucket) = (Sandbox::new(), Bucket::new());
+    let key = "in/.voxeltron/state/good.json";
+    let tick = |host: &str, schedule: &str| {
+        share(&sandbox, &bucket, "");
+        let text = fs::read_to_string(sandbox.config()).unwrap();
+        sandbox.configure(&text.replace(YEARLY, schedule));
+        let run = sandbox.command(&["schedule-check"]).env("VOXELTRON_BACKUP_DATA_DIR", sandbox.path(host));
+        run.stderr_any().run();
+        serde_json::from_slice::<Value>(&bucket.get(key)).unwrap()["past"].clone()
+    };
+    let (old, new) = (YEARLY, "schedule = \"0 0 2 1 *\"");
+    tick("old", old);
+    let deployed = tick("new", new);
+    assert_eq!((&deployed["schedule"], &deployed["former"]["schedule"]), (&"0 0 2 1 *".into(), &"0 0 1 1 *".into()));
+    assert_eq!(tick("old", old), deployed, "it is being deployed");
+    assert_eq!(tick("new", new), deployed);
+    // What has the old schedule for longer has it on purpose, and misses no slot since.
+    let mut document: Value = serde_json::from_slice(&bucket.get(key)).unwrap();
+    document["past"]["former"]["until"] = "2026-01-02T03:04:05Z".into();
+    bucket.put(key, document.to_string().as_bytes());
+    fs::remove_dir_all(sandbox.path("old")).unwrap();
+    let back = tick("old", old);
+    assert_eq!((&back["schedule"], &back["first_seen"]), (&"0 0 1 1 *".into(), &"2026-01-02T03:04:05Z".into()));
+}

@@ -10,7 +10,7 @@ mod workers;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use self::workers::{Ended, Finished, Work};
 use super::Done;
@@ -31,6 +31,9 @@ use crate::schedule::tick;
 use crate::secret::check_private;
 use crate::world::World;
 
+/// How long a host does not change a schedule back that another one has changed: the hosts get a new configuration one
+/// after the other, and those that have the old one yet must not undo it each minute.
+const DEPLOYED: TimeDelta = TimeDelta::hours(1);
 /// How often is looked again while something is under way.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -208,15 +211,28 @@ fn see(app: &App, now: DateTime<Utc>) -> Result<Vec<(String, Error)>> {
         return store.file().update(report, all).map(|()| Vec::new());
     }
     let known = store.file().load(report)?;
-    let is_new = |past: &JobState, job: &JobConfig| !past.is_of(&job.cron) || now < past.first_seen;
+    let is_new = |past: &JobState, job: &JobConfig| {
+        (!past.is_of(&job.cron) && !is_newer(past, job, now)) || (past.is_of(&job.cron) && now < past.first_seen)
+    };
     let mut errors = Vec::new();
     for job in app.config.jobs.iter().filter(|job| known.jobs.get(&job.name).is_some_and(|past| is_new(past, job))) {
         let seen = store.update(&job.name, report, &mut |state| {
-            state.jobs.get_mut(&job.name).into_iter().for_each(|past| past.seen(now, &job.cron));
+            if let Some(past) = state.jobs.get_mut(&job.name).filter(|past| is_new(past, job)) {
+                // Who changes back what others have had for long goes on where that schedule was left.
+                let left = past.former.take().filter(|former| former.is(&job.cron)).map(|former| former.until);
+                past.seen(now, &job.cron);
+                past.first_seen = past.first_seen.min(left.unwrap_or(now));
+            }
         });
         errors.extend(seen.err().map(|error| (job.name.clone(), error)));
     }
     Ok(errors)
+}
+
+/// Whether another host has a newer schedule of this job than this one, as far as can be seen.
+fn is_newer(past: &JobState, job: &JobConfig, now: DateTime<Utc>) -> bool {
+    let changed = past.former.as_ref().filter(|former| former.is(&job.cron)).map(|former| former.until);
+    changed.is_some_and(|changed| now.signed_duration_since(changed) < DEPLOYED)
 }
 
 fn ended(reports: &[JobReport], drills: &[Drill], errors: &[Error]) -> Result<Done> {

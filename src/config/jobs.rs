@@ -234,3 +234,22 @@ fn targets(table: &mut Table<'_>, known_names: &[String]) -> Vec<String> {
     }
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_the_same_each_time_and_another_for_each_job_and_instance() {
+        let spread = Duration::from_secs(600);
+        let of = |instance: &str, job: &str| delay(spread, instance, job);
+        assert_eq!(of("h", "j"), of("h", "j"));
+        assert!(of("h", "j") != of("h", "k") && of("h", "j") != of("i", "j"));
+        let all: Vec<i64> = (0..1_000).map(|job| of("h", &job.to_string()).num_seconds()).collect();
+        assert!(all.iter().all(|delay| (0..600).contains(delay)));
+        // Over all of it, and about evenly: each tenth has its share.
+        let tenths = (0..10).map(|tenth| all.iter().filter(|delay| **delay / 60 == tenth).count());
+        assert!(tenths.clone().all(|count| (60..140).contains(&count)), "{:?}", tenths.collect::<Vec<_>>());
+        assert_eq!(delay(Duration::ZERO, "h", "j"), TimeDelta::zero());
+    }
+}

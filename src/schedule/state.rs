@@ -14,7 +14,7 @@ use super::due::{CLOCK_SLACK, Job};
 pub use super::state_file::StateFile;
 use crate::format::time::{serde_rfc3339, serde_rfc3339_option};
 
-/// The version that is written. A higher one is not read: what it means is not known here.
+/// The version that is written. One with another is set aside: what it means is not known here.
 pub const VERSION: u32 = 1;
 /// How much of an error is remembered, in bytes.
 pub const MAX_ERROR_BYTES: usize = 1_000;
@@ -80,6 +80,28 @@ pub struct JobState {
     /// The targets that have got behind the others.
     #[serde(default)]
     pub behind: Option<Behind>,
+    /// The schedule before this one.
+    #[serde(default)]
+    pub former: Option<Former>,
+}
+
+/// A schedule that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// The expression.
+    pub schedule: String,
+    /// The zone.
+    pub timezone: String,
+    /// When it was changed.
+    #[serde(with = "serde_rfc3339")]
+    pub until: DateTime<Utc>,
+}
+
+impl Former {
+    /// Whether it is this one.
+    pub fn is(&self, cron: &Cron) -> bool {
+        self.schedule == cron.expression() && self.timezone == cron.timezone()
+    }
 }
 
 /// Targets at which a backup is missing that others have.
@@ -187,6 +209,7 @@ impl JobState {
             last_proved_id: None,
             last_drill: None,
             behind: None,
+            former: None,
         }
     }
 
@@ -222,6 +245,7 @@ impl JobState {
             self.last_proved_id = old.last_proved_id;
             self.last_drill = old.last_drill;
             self.behind = old.behind;
+            self.former = Some(Former { schedule: old.schedule, timezone: old.timezone, until: now });
         }
         // The clock has gone back: a slot between now and then has not been run by anyone.
         self.first_seen = self.first_seen.min(now);
