@@ -219,9 +219,9 @@ fn the_examples_of_clusters_are_what_they_say() {
         let run = run.env("VOXELTRON_BACKUP_DATA_DIR", sandbox.data_dir()).stdout_has("shop@s3");
         run.stderr_has("what this host knew last of the state at s3").run();
     }
-    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
-    let yaml = common::python_ok("-c", &[script], read("examples/kubernetes/cronjob.yaml").as_bytes());
-    let documents: serde_json::Value = serde_json::from_slice(&yaml).unwrap();
+    let cronjob = read("examples/kubernetes/cronjob.yaml");
+    let yaml = common::python_ok::<&str>("tests/reference/yaml.py", &[], cronjob.as_bytes());
+    let documents: Value = serde_json::from_slice(&yaml).unwrap();
     let spec = &documents[0]["spec"];
     assert_eq!((&documents[0]["kind"], &spec["schedule"]), (&"CronJob".into(), &"* * * * *".into()));
     assert_eq!(spec["concurrencyPolicy"], "Allow", "a tick must not wait for a long job");
@@ -229,7 +229,7 @@ fn the_examples_of_clusters_are_what_they_say() {
     let container = &pod["containers"][0];
     assert_eq!((&container["args"], &pod["restartPolicy"]), (&serde_json::json!(["schedule-check"]), &"Never".into()));
     // Every mount has its volume, and the folders of the configuration are among them.
-    let names = |list: &serde_json::Value| -> BTreeSet<String> {
+    let names = |list: &Value| -> BTreeSet<String> {
         list.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(&container["volumeMounts"]), names(&pod["volumes"]));
