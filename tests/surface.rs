@@ -220,7 +220,7 @@ fn the_examples_of_clusters_are_what_they_say() {
         run.stderr_has("what this host knew last of the state at s3").run();
     }
     let cronjob = read("examples/kubernetes/cronjob.yaml");
-    let yaml = common::python_ok::<&str>("tests/reference/yaml.py", &[], cronjob.as_bytes());
+    let yaml = common::python_ok::<&str>("tests/reference/yaml_to_json.py", &[], cronjob.as_bytes());
     let documents: Value = serde_json::from_slice(&yaml).unwrap();
     let spec = &documents[0]["spec"];
     assert_eq!((&documents[0]["kind"], &spec["schedule"]), (&"CronJob".into(), &"* * * * *".into()));
