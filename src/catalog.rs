@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::key::Keyring;
 use crate::format::manifest::{self, MAX_MANIFEST_BYTES, Manifest, Signed, Trust};
 use crate::format::name::{self, BackupId, Found, ObjectKey, Owner};
-use crate::target::{Stored, Target};
+use crate::target::{Cause, Stored, Target};
 
 /// How far ahead of our clock a manifest's date may be before it counts as one from the future.
 pub const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -147,7 +147,12 @@ pub fn read(open: &OpenTarget, prefix: &str, keys: &mut dyn FnMut(&Owner) -> Res
                 Place::Occupied(known) => known.into_mut(),
                 Place::Vacant(new) => new.insert(keys(owner)?),
             };
-            let manifest = bytes?.and_then(|bytes| manifest::read(&bytes, owner, id, keyring));
+            let Some(bytes) = bytes? else {
+                // Another run's retention has removed it since the listing; its object goes next, and is no left-over.
+                objects.retain(|_, (whose, other, _)| (&*whose, &*other) != (owner, id));
+                continue;
+            };
+            let manifest = bytes.and_then(|bytes| manifest::read(&bytes, owner, id, keyring));
             let object = manifest.as_ref().ok().and_then(|manifest| {
                 let key = ObjectKey::new(&manifest.signed.object).ok()?;
                 objects.remove(&key).map(|(.., object)| object)
@@ -186,7 +191,7 @@ fn batch(listed: &[Listed]) -> usize {
 }
 
 /// Fetches these, some at a time; in their order, and none behind the first that fails, which would be tried as long.
-fn fetch_all(open: &OpenTarget, batch: &[Listed]) -> Vec<Result<Result<Vec<u8>>>> {
+fn fetch_all(open: &OpenTarget, batch: &[Listed]) -> Vec<Result<Fetched>> {
     let readers = if open.is_local { 1 } else { READERS };
     let share = batch.len().div_ceil(readers).max(1);
     let fetch = |part: &[Listed]| {
@@ -209,18 +214,27 @@ fn fetch_all(open: &OpenTarget, batch: &[Listed]) -> Vec<Result<Result<Vec<u8>>>
     })
 }
 
-/// A manifest's bytes; the inner error is the manifest's own fault.
-fn fetch(open: &OpenTarget, stored: &Stored) -> Result<Result<Vec<u8>>> {
+/// A manifest's bytes, or what is wrong with it; nothing, if it is there no more.
+type Fetched = Option<Result<Vec<u8>>>;
+
+fn fetch(open: &OpenTarget, stored: &Stored) -> Result<Fetched> {
     if stored.size > MAX_MANIFEST_BYTES {
         let why = format!("the manifest {} is {} bytes long, which no manifest is", stored.key, stored.size);
-        return Ok(Err(Error::new(Kind::Authentication, why)));
+        return Ok(Some(Err(Error::new(Kind::Authentication, why))));
     }
     let mut bytes = Vec::new();
-    let reader = open.target.get(&stored.key)?;
+    let reader = match open.target.get(&stored.key) {
+        // Only a listing without it says that it is gone: what is there and can't be found is a failure.
+        Err(failure) if failure.cause == Cause::NotFound => {
+            let still = open.target.list(stored.key.as_str())?;
+            return if still.iter().any(|other| other.key == stored.key) { Err(failure.into()) } else { Ok(None) };
+        }
+        reader => reader?,
+    };
     reader
         // No more than the listing says, whatever comes: one that is longer can't be read.
         .take(stored.size.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|error| Error::from_io(error, Kind::Target, format!("can't read {} at {}", stored.key, open.name)))?;
-    Ok(Ok(bytes))
+    Ok(Some(Ok(bytes)))
 }

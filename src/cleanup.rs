@@ -11,7 +11,9 @@ use crate::catalog::{Entry, OpenTarget};
 use crate::config::jobs::JobConfig;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
-use crate::retention::{self, Candidate};
+use crate::format::time;
+use crate::retention::{self, Candidate, Terms};
+use crate::schedule::state::State;
 use crate::target::{Cause, TargetError};
 
 /// How many backups are removed before a signal is looked for.
@@ -61,14 +63,24 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     let catalog = app.catalog(open, &owner.instance, Some(&owner.database))?;
     let entries: Vec<&Entry> =
         catalog.entries.iter().filter(|entry| entry.id.job().as_deref() == Some(&job.name)).collect();
-    let state = app.store()?.read([job.name.as_str()].into_iter(), &app.cx.report)?;
-    let proved = state.jobs.get(&job.name).and_then(|past| past.last_proved_id.as_deref());
-    let backups = verdicts(job, &entries, proved, now, mode.force);
+    let store = app.store()?;
+    let state = store.read([job.name.as_str()].into_iter(), &app.cx.report)?;
+    // A record that was lost and made again knows of no proof; this host may.
+    let known = if store.is_shared() { store.file().read()? } else { state.clone() };
+    let of = |state: &'_ State| state.jobs.get(&job.name).and_then(|past| past.last_proved_id.clone());
+    let proved = of(&state).or_else(|| of(&known));
+    let proved = proved.as_deref();
+    let terms = Terms { now, pace: job.cron.pace(now), force: mode.force };
+    let (backups, leap) = verdicts(job, &entries, proved, &terms);
+    if let Some(leap) = leap.as_ref().filter(|_| !mode.dry_run) {
+        app.cx.report.warn(&format!("{} at {}: {leap}", job.name, open.name));
+    }
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.
     let mut failures = Vec::new();
     let mut pruned = Pruned { backups, leftovers: Vec::new() };
     let deadline = TimeDelta::from_std(job.timeout).unwrap_or(LEFTOVER_AGE) + LEFTOVER_AGE;
-    let before = now - deadline;
+    // By a clock that may have jumped, everything is old: what a sibling is sending just now, too.
+    let before = if leap.is_some() && !mode.force { DateTime::<Utc>::MIN_UTC } else { now - deadline };
     let left = catalog.orphans.iter().filter(|orphan| orphan.id.job().as_deref() == Some(&job.name));
     let left: Vec<ObjectKey> = left
         .filter(|orphan| orphan.object.modified.or_else(|| orphan.id.at()).is_some_and(|at| at < before))
@@ -104,8 +116,8 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
 }
 
 /// Decides on every backup of a job. What can't be read, is cut, or has lost its object is no good one: it keeps no
-/// other from staying and makes no other go.
-fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: DateTime<Utc>, force: bool) -> Vec<Kept> {
+/// other from staying and makes no other go. Beside them what there is to say of the clock.
+fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, terms: &Terms) -> (Vec<Kept>, Option<String>) {
     let mut unreadable = Vec::new();
     let mut candidates = Vec::new();
     for entry in entries {
@@ -130,7 +142,9 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: Date
             }),
         }
     }
-    let plan = retention::plan(&job.retention, &candidates, now, force);
+    let plan = retention::plan(&job.retention, &candidates, terms);
+    let spared = plan.iter().filter(|verdict| verdict.by_gap).count();
+    let leap = retention::leap(&job.retention, &candidates, terms).map(|leap| said(leap, spared));
     let by_id: BTreeMap<&str, &Entry> = entries.iter().map(|entry| (entry.id.as_str(), *entry)).collect();
     let kept = plan.into_iter().map(|verdict| {
         let entry = by_id.get(verdict.id.as_str());
@@ -141,7 +155,20 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: Date
         };
         Kept { id: verdict.id, created: Some(verdict.created), keep: verdict.keep, reason }
     });
-    kept.chain(unreadable).collect()
+    (kept.chain(unreadable).collect(), leap)
+}
+
+/// What is said of a newest backup that stands alone.
+fn said(leap: TimeDelta, spared: usize) -> String {
+    let gap = time::span(leap);
+    let stays = match spared {
+        0 => String::new(),
+        1 => "; 1 backup stays that is too old only by that gap".to_owned(),
+        count => format!("; {count} backups stay that are too old only by that gap"),
+    };
+    let mend = "if the clock of this machine is right, they go in time, or with: voxeltron-backup prune --force";
+    let mend = if spared == 0 { "look at the clock of this machine" } else { mend };
+    format!("no backup was made in the {gap} before the newest one, or the clock has jumped{stays}: {mend}")
 }
 
 /// Whether it is more than a target's word that it keeps what it has: an object lock, or a key that may only write.

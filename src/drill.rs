@@ -43,45 +43,37 @@ pub fn due<'a>(app: &'a App, state: &State, now: DateTime<Utc>) -> Vec<(&'a JobC
     app.config.jobs.iter().filter_map(|job| Some((job, slot(job)?))).collect()
 }
 
-/// Runs those that are due, one after the other. One whose job another run holds is passed by, and stays due.
+/// Runs a drill for this slot; `begins` is called before. `None`: another run holds the job, or has done it.
 ///
 /// # Errors
-/// A signal; when the state can't be read or written.
-pub fn run_due(app: &App) -> Result<Vec<Drill>> {
-    let report = &app.cx.report;
-    let store = app.store()?;
-    let now = app.cx.world.clock.now();
-    let mut drills = Vec::new();
-    for (job, slot) in due(app, &store.file().load(report)?, now) {
-        app.cx.world.cancel.check()?;
-        let Some(hold) = app.try_hold(&job.name)? else { continue };
-        // It was decided before the lock was held: another host may have done it since.
-        if !due(app, &store.file().load(report)?, now)
-            .iter()
-            .any(|(other, still)| other.name == job.name && *still == slot)
-        {
-            continue;
-        }
-        let app = &app.holding(&hold);
-        let drill = run(app, job, slot);
-        if matches!(drill.outcome(), Err(Kind::Stopped(_))) {
-            drills.push(drill);
-            break;
-        }
-        if app.cx.world.cancel.check_leases().is_err() {
-            // It stays due, for whoever has the job now.
-            drills.push(drill);
-            continue;
-        }
-        let why = drill.error.as_ref().map(ToString::to_string);
-        app.store()?.settle(&job.name, report, &mut |state| {
-            if let Some(past) = state.jobs.get_mut(&job.name) {
-                past.drilled(slot, why.as_deref(), app.cx.world.clock.now());
-            }
-        })?;
-        drills.push(drill);
+/// When the state can't be read or written.
+pub fn scheduled(app: &App, job: &JobConfig, slot: DateTime<Utc>, begins: impl FnOnce()) -> Result<Option<Drill>> {
+    let (report, store) = (&app.cx.report, app.store()?);
+    let Some(hold) = app.try_hold(&job.name)? else { return Ok(None) };
+    // It was decided before the lock was held: another host may have done it since.
+    let due = due(app, &store.file().load(report)?, app.cx.world.clock.now());
+    if !due.iter().any(|(other, still)| other.name == job.name && *still == slot) {
+        return Ok(None);
     }
-    Ok(drills)
+    begins();
+    let app = &app.holding(&hold);
+    let mut drill = run(app, job, slot);
+    let stopped = matches!(drill.outcome(), Err(Kind::Stopped(_)));
+    // One whose lease is lost stays due, for whoever has the job now.
+    if stopped || app.cx.world.cancel.check_leases().is_err() {
+        return Ok(Some(drill));
+    }
+    let why = drill.error.as_ref().map(ToString::to_string);
+    let settled = app.store()?.settle(&job.name, report, &mut |state| {
+        if let Some(past) = state.jobs.get_mut(&job.name) {
+            past.drilled(slot, why.as_deref(), app.cx.world.clock.now());
+        }
+    });
+    if let Err(error) = settled {
+        report.error(&error);
+        drill.error.get_or_insert(error);
+    }
+    Ok(Some(drill))
 }
 
 fn run(app: &App, job: &JobConfig, slot: DateTime<Utc>) -> Drill {

@@ -3,7 +3,14 @@
 //!
 //! What no rule can do, whatever it says: remove the newest good backup; remove anything because of a backup that is
 //! not authenticated, or that comes from the future; remove such a one; remove one that is pinned, or the last that was
-//! proved by a restore; remove more than half in one run, unless it is forced. The half is that of the *good* ones, so that strangers' manifests can't make room for more removals.
+//! proved by a restore; remove more than half in one run, unless it is forced. The half is that of the *good* ones, so
+//! that strangers' manifests can't make room for more removals.
+//!
+//! **A clock that jumped** makes every backup old at once, if days are counted by the dates alone. So a gap in which no
+//! backup was made counts as no more days than the schedule explains (see [`Terms::gap`]): what stands before such a gap
+//! grows old with the backups that are made after it, in their own time, and that is true whatever the clock says. A
+//! host that was off for months has the same gap, and loses nothing by it but some room for some days. `force` counts
+//! all days.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +43,26 @@ impl Policy {
     }
 }
 
+/// What a plan is made by, beside the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Tells what is from the future.
+    pub now: DateTime<Utc>,
+    /// The longest time between two slots of the job's schedule.
+    pub pace: TimeDelta,
+    /// Whether the bound of half is lifted, and gaps count as long as they are.
+    pub force: bool,
+}
+
+impl Terms {
+    /// What a gap between two backups counts for at most: two of the schedule's slots, or a tenth of `retention_days`,
+    /// whichever is more. A longer one is an interruption, or a clock that jumped.
+    pub fn gap(&self, policy: &Policy) -> TimeDelta {
+        let tenth = TimeDelta::days(policy.retention_days.unwrap_or(0).into()) / 10;
+        self.pace.checked_mul(2).unwrap_or(TimeDelta::MAX).max(tenth)
+    }
+}
+
 /// A backup to be judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -63,36 +90,41 @@ pub struct Verdict {
     pub keep: bool,
     /// Why, for people.
     pub reason: String,
+    /// Whether it stays only because a gap does not count.
+    #[serde(skip)]
+    pub by_gap: bool,
 }
 
 /// Judges all backups of one job at one target; the newest comes first, and of two made at once the one with the
-/// greater id. `force` lifts the bound of half.
+/// greater id.
 ///
 /// Days count back from the newest good backup and not from `now`: of a database whose backups have stopped, nothing
-/// grows too old. `now` tells what is from the future.
-pub fn plan(policy: &Policy, backups: &[Candidate], now: DateTime<Utc>, force: bool) -> Vec<Verdict> {
+/// grows too old.
+pub fn plan(policy: &Policy, backups: &[Candidate], terms: &Terms) -> Vec<Verdict> {
+    let now = terms.now;
     let mut sorted: Vec<&Candidate> = backups.iter().collect();
     sorted.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
     let is_good = |backup: &Candidate| backup.trusted && !is_from_future(backup, now);
     let good: Vec<&Candidate> = sorted.iter().copied().filter(|backup| is_good(backup)).collect();
-    let mut reasons = reasons(policy, &good).into_iter();
+    let mut reasons = reasons(policy, &good, terms).into_iter();
     let mut verdicts: Vec<Verdict> = sorted
         .iter()
         .map(|backup| {
-            let (keep, reason) = if is_from_future(backup, now) {
-                (true, "is from the future: decides nothing".to_owned())
+            let (keep, reason, by_gap) = if is_from_future(backup, now) {
+                (true, "is from the future: decides nothing".to_owned(), false)
             } else if !backup.trusted {
-                (true, "is not authenticated: decides nothing".to_owned())
+                (true, "is not authenticated: decides nothing".to_owned(), false)
             } else {
                 match reasons.next().unwrap_or_default() {
-                    given if given.is_empty() => (false, "no rule keeps it".to_owned()),
-                    given => (true, given.join(", ")),
+                    Given { rules, gap: None } if rules.is_empty() => (false, "no rule keeps it".to_owned(), false),
+                    Given { rules, gap: Some(gap) } if rules.is_empty() => (true, gap, true),
+                    Given { rules, .. } => (true, rules.join(", "), false),
                 }
             };
-            Verdict { id: backup.id.clone(), created: backup.created, keep, reason }
+            Verdict { id: backup.id.clone(), created: backup.created, keep, reason, by_gap }
         })
         .collect();
-    if !force {
+    if !terms.force {
         spare(&mut verdicts, good.len() / 2);
     }
     verdicts
@@ -102,12 +134,58 @@ fn is_from_future(backup: &Candidate, now: DateTime<Utc>) -> bool {
     backup.created.signed_duration_since(now) > CLOCK_SLACK
 }
 
+/// How much longer the gap before the newest good backup is than it counts for, if it is: then the clock may have jumped.
+pub fn leap(policy: &Policy, backups: &[Candidate], terms: &Terms) -> Option<TimeDelta> {
+    let good = backups.iter().filter(|backup| backup.trusted && !is_from_future(backup, terms.now));
+    let mut made: Vec<DateTime<Utc>> = good.map(|backup| backup.created).collect();
+    made.sort_unstable_by(|a, b| b.cmp(a));
+    let gap = made.first()?.signed_duration_since(*made.get(1)?);
+    (gap > terms.gap(policy)).then_some(gap)
+}
+
+/// How old each of these is against the newest, in time that counts; and the longest gap in it that does not count whole.
+fn ages(good: &[&Candidate], most: TimeDelta) -> Vec<(TimeDelta, TimeDelta)> {
+    let mut newer = None;
+    let (mut age, mut longest) = (TimeDelta::zero(), TimeDelta::zero());
+    let one = |backup: &&Candidate| {
+        let gap = newer.map_or(TimeDelta::zero(), |newer: DateTime<Utc>| newer.signed_duration_since(backup.created));
+        newer = Some(backup.created);
+        age = age.checked_add(&gap.min(most)).unwrap_or(TimeDelta::MAX);
+        if gap > most {
+            longest = longest.max(gap);
+        }
+        (age, longest)
+    };
+    good.iter().map(one).collect()
+}
+
+/// Why a backup stays.
+#[derive(Clone, Debug, Default)]
+struct Given {
+    /// The rules that keep it.
+    rules: Vec<String>,
+    /// What keeps it where none of them does.
+    gap: Option<String>,
+}
+
 /// Why each of these stays; they are good ones, the newest first. One without a reason goes.
-fn reasons(policy: &Policy, good: &[&Candidate]) -> Vec<Vec<String>> {
-    let mut reasons: Vec<Vec<String>> = vec![Vec::new(); good.len()];
+fn reasons(policy: &Policy, good: &[&Candidate], terms: &Terms) -> Vec<Given> {
+    let mut reasons: Vec<Given> = vec![Given::default(); good.len()];
+    if let Some(days) = policy.retention_days.filter(|_| !terms.force) {
+        for (given, (age, gap)) in reasons.iter_mut().zip(ages(good, terms.gap(policy))) {
+            if age <= TimeDelta::days(days.into()) {
+                given.gap = Some(format!(
+                    "not older than {} but for a gap of {} in which no backup was made, as after a jump of the clock: \
+                     goes in time, or with --force",
+                    in_days(days.into()),
+                    in_days(gap.num_days())
+                ));
+            }
+        }
+    }
     let mut give = |place: usize, reason: String| {
         if let Some(given) = reasons.get_mut(place) {
-            given.push(reason);
+            given.rules.push(reason);
         }
     };
     if policy.is_empty() {
@@ -125,8 +203,7 @@ fn reasons(policy: &Policy, good: &[&Candidate]) -> Vec<Vec<String>> {
         if let (Some(days), Some(newest)) = (policy.retention_days, good.first())
             && newest.created.signed_duration_since(backup.created) <= TimeDelta::days(days.into())
         {
-            let days = format!("{days} {}", if days == 1 { "day" } else { "days" });
-            give(place, format!("not older than {days} before the newest"));
+            give(place, format!("not older than {} before the newest", in_days(days.into())));
         }
         if let Some(last) = policy.keep_last
             && place < usize::try_from(last).unwrap_or(usize::MAX)
@@ -154,6 +231,10 @@ fn reasons(policy: &Policy, good: &[&Candidate]) -> Vec<Vec<String>> {
         }
     }
     reasons
+}
+
+fn in_days(days: i64) -> String {
+    format!("{days} {}", if days == 1 { "day" } else { "days" })
 }
 
 /// Leaves only the oldest `most` to be removed.

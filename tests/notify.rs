@@ -88,6 +88,66 @@ fn the_common_healthcheck_is_well_only_when_no_job_is_failing() {
     assert_eq!(heard.lock().unwrap().len(), 2, "where nothing is due nobody is told");
 }
 
+/// Makes this job's last slot one that is due.
+fn make_due(sandbox: &Sandbox, job: &str) {
+    let path = sandbox.data_dir().join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let past = &mut state["jobs"][job];
+    past["first_seen"] = "2020-01-01T00:00:00Z".into();
+    past["running"] = Value::Null;
+    fs::write(&path, state.to_string()).unwrap();
+}
+
+#[test]
+fn a_run_that_passes_another_one_by_tells_nobody_that_all_is_well() {
+    let (address, heard) = service("200 OK");
+    let waits = "before = \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"";
+    let sandbox = sandbox(&format!("healthcheck_url = \"{address}/all\""), waits);
+    sandbox.run(&["schedule-check"]);
+    make_due(&sandbox, "j");
+    let mut command = sandbox.command(&["-q", "schedule-check"]).into_command();
+    let mut hangs = command.spawn().unwrap();
+    while !sandbox.path("began").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(paths(&heard), ["POST /all/start"]);
+    // To the state it was interrupted, so it is due again.
+    make_due(&sandbox, "j");
+    sandbox.run(&["schedule-check"]);
+    sandbox.command(&["run-job", "j"]).exits(11).stderr_has("another run holds its lock").run();
+    assert_eq!(paths(&heard), [""; 0], "the one that hangs must be missed");
+    fs::write(sandbox.path("go"), "").unwrap();
+    assert!(hangs.wait().unwrap().success());
+    assert_eq!(paths(&heard), ["POST /all"]);
+}
+
+#[test]
+fn a_tick_with_nothing_but_a_drill_is_told() {
+    let (address, heard) = service("200 OK");
+    let drill = "drill = \"30 0 1 1 *\"";
+    let notify = format!("healthcheck_url = \"{address}/all\"\nmetrics_file = \"{{dir}}/x.prom\"");
+    let sandbox = sandbox(&notify, drill);
+    sandbox.run(&["schedule-check"]);
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    let text = fs::read_to_string(sandbox.config()).unwrap();
+    sandbox.configure(&text.replace("\"@daily\"", "\"0 0 1 1 *\""));
+    sandbox.command(&["-q", "schedule-check"]).stderr_any().run();
+    heard.lock().unwrap().clear();
+    fs::remove_file(sandbox.path("x.prom")).unwrap();
+    let path = sandbox.data_dir().join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["jobs"]["j"]["last_drill"] = Value::Null;
+    state["jobs"]["j"]["first_seen"] = "2020-01-01T00:00:00Z".into();
+    state["jobs"]["j"]["settled"] = "2026-10-01T00:00:00Z".into();
+    fs::write(&path, state.to_string()).unwrap();
+    sandbox.command(&["-q", "schedule-check"]).run();
+    let told = heard.lock().unwrap().clone();
+    let paths: Vec<&str> = told.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["POST /all/start", "POST /all"]);
+    assert!(told[1].1.starts_with("j: proved "), "{told:?}");
+    assert!(fs::read_to_string(sandbox.path("x.prom")).unwrap().contains("last_proof_timestamp_seconds{"));
+}
+
 #[test]
 fn a_webhook_gets_the_runs_own_document() {
     let (address, heard) = service("204 No Content");

@@ -11,10 +11,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use reference::{Dice, ask};
 use serde_json::{Value, json};
-use voxeltron_backup::retention::{Candidate, Policy, Verdict, plan};
+use voxeltron_backup::retention::{Candidate, Policy, Terms, Verdict, plan};
 
 fn now() -> DateTime<Utc> {
     "2026-02-25T03:00:10Z".parse().unwrap()
+}
+
+/// As of [`now`], by a daily schedule.
+fn terms(force: bool) -> Terms {
+    Terms { now: now(), pace: TimeDelta::days(1), force }
 }
 
 fn kind(verdict: &Verdict) -> &'static str {
@@ -23,6 +28,7 @@ fn kind(verdict: &Verdict) -> &'static str {
         "is from the future: decides nothing" => "future",
         "is not authenticated: decides nothing" => "stranger",
         spared if spared.contains("at most half") => "half",
+        _ if verdict.by_gap => "gap",
         _ => "rule",
     }
 }
@@ -73,17 +79,18 @@ fn verdicts_agree_with_the_reference() {
             let rules = json!({ "retention_days": policy.retention_days, "keep_last": policy.keep_last,
                 "keep_daily": policy.keep_daily, "keep_weekly": policy.keep_weekly,
                 "keep_monthly": policy.keep_monthly, "keep_yearly": policy.keep_yearly });
-            json!({ "policy": rules, "backups": backups, "now": now().timestamp(), "force": force })
+            json!({ "policy": rules, "backups": backups, "now": now().timestamp(), "force": force, "pace": 86_400 })
         })
         .collect();
-    let mut removed = 0;
+    let (mut removed, mut by_gap) = (0, 0);
     for ((policy, backups, force), answer) in random.iter().zip(ask("retention.py", &cases)) {
-        let verdicts = plan(policy, backups, now(), *force);
+        let verdicts = plan(policy, backups, &terms(*force));
         let ours: Vec<Value> = verdicts.iter().map(|v| json!([v.id, v.keep, kind(v)])).collect();
         assert_eq!(Value::from(ours), answer, "{policy:?} {backups:?} force: {force}");
         removed += verdicts.iter().filter(|verdict| !verdict.keep).count();
+        by_gap += verdicts.iter().filter(|verdict| verdict.by_gap).count();
     }
-    assert!(removed > 5_000, "{removed}");
+    assert!(removed > 5_000 && by_gap > 300, "{removed} {by_gap}");
 }
 
 fn table(policy: &Policy, backups: &[Candidate], force: bool) -> String {
@@ -97,7 +104,7 @@ fn table(policy: &Policy, backups: &[Candidate], force: bool) -> String {
     ];
     let given: Vec<String> = given.iter().filter_map(|(rule, count)| Some(format!("{rule} = {}", (*count)?))).collect();
     let mut text = format!("{}{}\n\n", given.join(", "), if force { " --force" } else { "" });
-    for verdict in plan(policy, backups, now(), force) {
+    for verdict in plan(policy, backups, &terms(force)) {
         let what = if verdict.keep { "keep  " } else { "remove" };
         text.push_str(&format!("{what}  {}  {}\n", verdict.id, verdict.reason));
     }
@@ -148,7 +155,19 @@ fn verdict_tables() {
         .map(|backup| Candidate { created: backup.created - TimeDelta::days(400), ..backup })
         .map(|backup| Candidate { id: backup.created.format("%Y%m%dT%H%M%SZ-mydb@s3").to_string(), ..backup })
         .collect();
+    // The clock has jumped by 73 years to `now`; once, and for some days.
+    let jumped = |made: i64| {
+        let mut backups = daily(12, TimeDelta::days(1));
+        for backup in backups.iter_mut().skip(usize::try_from(made).unwrap()) {
+            backup.created -= TimeDelta::days(26_000);
+            backup.id = backup.created.format("%Y%m%dT%H%M%SZ-mydb@s3").to_string();
+        }
+        backups
+    };
     for (name, policy, backups, force) in [
+        ("the-clock-jumped", days(7), jumped(1), false),
+        ("the-clock-jumped-days-ago", days(7), jumped(4), false),
+        ("the-clock-jumped-forced", days(7), jumped(1), true),
         ("no-rule", none, daily(3, TimeDelta::days(1)), false),
         ("seven-days", days(7), daily(12, TimeDelta::days(1)), false),
         ("generations-forced", generations, daily(70, TimeDelta::hours(171)), true),
@@ -204,7 +223,7 @@ fn backups() -> impl Strategy<Value = Vec<Candidate>> {
 }
 
 fn kept(policy: &Policy, backups: &[Candidate], force: bool) -> BTreeSet<String> {
-    plan(policy, backups, now(), force).into_iter().filter(|v| v.keep).map(|v| v.id).collect()
+    plan(policy, backups, &terms(force)).into_iter().filter(|v| v.keep).map(|v| v.id).collect()
 }
 
 fn only(backups: &[Candidate], ids: &BTreeSet<String>) -> Vec<Candidate> {
@@ -226,7 +245,7 @@ proptest! {
         prop_assert!(backups.len() - gentle.len() <= backups.iter().filter(good).count() / 2, "at most half");
         prop_assert!(forced.is_subset(&gentle), "force only removes more");
         prop_assert!(!policy.is_empty() || forced.len() == backups.len(), "no rule, no removal");
-        let verdicts = plan(&policy, &backups, now(), false);
+        let verdicts = plan(&policy, &backups, &terms(false));
         prop_assert_eq!(verdicts.len(), backups.len());
         prop_assert!(verdicts.windows(2).all(|two| (two[0].created, &two[0].id) > (two[1].created, &two[1].id)));
         prop_assert!(verdicts.iter().all(|verdict| !verdict.reason.is_empty()));
@@ -235,19 +254,20 @@ proptest! {
         let mut shuffled = backups.clone();
         let mut dice = Dice(seed | 1);
         shuffled.sort_by_cached_key(|_| dice.roll(1_000));
-        prop_assert_eq!(&plan(&policy, &shuffled, now(), false), &verdicts);
+        prop_assert_eq!(&plan(&policy, &shuffled, &terms(false)), &verdicts);
 
         // Strangers and the future change nothing for the others.
         let plain: Vec<Candidate> = backups.iter().filter(good).cloned().collect();
         prop_assert!(kept(&policy, &plain, false).iter().all(|id| gentle.contains(id)));
         prop_assert_eq!(kept(&policy, &plain, false).len() + backups.len() - plain.len(), gentle.len());
 
-        // Run after run it comes to rest at what force leaves at once, and stays there.
+        // Run after run it comes to rest at what force leaves at once, but for what stays by a gap; and stays there.
         let mut left = backups.clone();
         for _ in 0..7 {
             left = only(&left, &kept(&policy, &left, false));
         }
-        prop_assert_eq!(&left.iter().map(|b| b.id.clone()).collect::<BTreeSet<_>>(), &forced);
+        let by_gap: BTreeSet<_> = verdicts.iter().filter(|v| v.by_gap).map(|v| v.id.clone()).collect();
+        prop_assert_eq!(&left.iter().map(|b| b.id.clone()).collect::<BTreeSet<_>>(), &(&forced | &by_gap));
         prop_assert_eq!(&kept(&policy, &only(&backups, &forced), true), &forced);
     }
 

@@ -43,7 +43,7 @@ fn full() -> JobState {
         name: JOB,
         cron: &cron,
         catch_up: true,
-        retries: 9,
+        retries: Some(9),
         retry_after: Duration::from_secs(60),
         delay: TimeDelta::zero(),
     };
@@ -200,18 +200,21 @@ fn without_any_generation_it_says_that_jobs_begin_anew() {
 }
 
 #[test]
-fn a_newer_programs_state_is_not_touched() {
+fn a_newer_programs_state_is_set_aside_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.json");
-    fs::write(&path, "{\"version\": 2, \"jobs\": [], \"more\": true}").unwrap();
-    for error in
-        [StateFile::new(folder.path()).read().unwrap_err(), StateFile::new(folder.path()).load(&report()).unwrap_err()]
-    {
-        assert_eq!(error.kind, Kind::Config);
-        assert!(error.message.ends_with("state.json has version 2, and this program knows 1"), "{error}");
-        assert_eq!(error.hint.as_deref(), Some("a newer voxeltron-backup has written it: use that one"));
-    }
-    assert!(fs::read_to_string(&path).unwrap().contains("more"));
+    let (path, newer) = (folder.path().join("state.json"), "{\"version\": 2, \"jobs\": [], \"more\": true}");
+    fs::write(&path, newer).unwrap();
+    let error = StateFile::new(folder.path()).read().unwrap_err();
+    let why = "a newer voxeltron-backup has written it: it has version 2, not 1";
+    assert!(error.message.ends_with(why) && error.hint.unwrap().contains("sets it aside"), "{}", error.message);
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer, "who only reads changes nothing");
+    let report = report();
+    assert_eq!(StateFile::new(folder.path()).load(&report).unwrap(), State::default());
+    let said = report.captured().1;
+    assert!(said.contains(why) && said.contains("is read off their targets"), "{said}");
+    let aside = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let aside = aside.filter(|path| path.to_string_lossy().contains("state.json.corrupt-")).collect::<Vec<_>>();
+    assert_eq!(fs::read_to_string(&aside[0]).unwrap(), newer);
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn errors_are_remembered_within_bounds() {
         name: JOB,
         cron: &cron,
         catch_up: true,
-        retries: 9,
+        retries: Some(9),
         retry_after: Duration::from_secs(60),
         delay: TimeDelta::zero(),
     };
@@ -256,7 +259,7 @@ fn a_pause_without_end_is_kept() {
         name: JOB,
         cron: &cron,
         catch_up: true,
-        retries: 9,
+        retries: Some(9),
         retry_after: Duration::MAX,
         delay: TimeDelta::zero(),
     };

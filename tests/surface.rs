@@ -204,6 +204,51 @@ fn the_examples_load() {
 }
 
 #[test]
+fn the_examples_of_clusters_are_what_they_say() {
+    // The configuration in their heads loads, with a target and a job.
+    for name in ["examples/kubernetes/cronjob.yaml", "examples/nomad/voxeltron-backup.nomad.hcl"] {
+        let text = read(name);
+        let lines = text.lines().skip_while(|line| *line != "# In config.toml:").skip(1);
+        let head: Vec<&str> = lines.map_while(|line| line.strip_prefix("#   ")).collect();
+        assert!(head.len() > 5, "{name}: {head:?}");
+        let bucket = "bucket = \"b\"\naccess_key = \"k\"\n";
+        let config = head.join("\n").replace("[backup.targets.s3]\n", &format!("[backup.targets.s3]\n{bucket}"));
+        let sandbox = Sandbox::new();
+        sandbox.configure(&format!("{config}\n[[backup.jobs]]\ndatabase = \"shop\"\nschedule = \"@daily\"\n"));
+        let run = sandbox.command(&["schedule-check", "--dry-run"]);
+        let run = run.env("VOXELTRON_BACKUP_DATA_DIR", sandbox.data_dir()).stdout_has("shop@s3");
+        run.stderr_has("what this host knew last of the state at s3").run();
+    }
+    let cronjob = read("examples/kubernetes/cronjob.yaml");
+    let yaml = common::python_ok::<&str>("tests/reference/yaml_to_json.py", &[], cronjob.as_bytes());
+    let documents: Value = serde_json::from_slice(&yaml).unwrap();
+    let spec = &documents[0]["spec"];
+    assert_eq!((&documents[0]["kind"], &spec["schedule"]), (&"CronJob".into(), &"* * * * *".into()));
+    assert_eq!(spec["concurrencyPolicy"], "Allow", "a tick must not wait for a long job");
+    let pod = &spec["jobTemplate"]["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!((&container["args"], &pod["restartPolicy"]), (&serde_json::json!(["schedule-check"]), &"Never".into()));
+    // Every mount has its volume, and the folders of the configuration are among them.
+    let names = |list: &Value| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&container["volumeMounts"]), names(&pod["volumes"]));
+    let paths: Vec<&str> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["mountPath"].as_str().unwrap())
+        .collect();
+    assert!(["/data", "/etc/voxeltron"].iter().all(|path| paths.contains(path)), "{paths:?}");
+    // Nomad's own language has no reader here: its brackets are counted.
+    let nomad = read("examples/nomad/voxeltron-backup.nomad.hcl");
+    for (open, close) in [('{', '}'), ('[', ']')] {
+        assert_eq!(nomad.matches(open).count(), nomad.matches(close).count());
+    }
+    assert!(nomad.contains("prohibit_overlap = false") && nomad.contains("\"schedule-check\"]"));
+}
+
+#[test]
 fn every_key_of_the_configuration_is_in_the_example() {
     let example = read("examples/config.toml");
     let readers =

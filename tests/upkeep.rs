@@ -66,7 +66,15 @@ fn half_done() -> Sandbox {
     sandbox.run(&["schedule-check"]);
     rewrite_state(&sandbox, |job| job["first_seen"] = "2020-01-01T00:00:00Z".into());
     sandbox.command(&["schedule-check"]).exits(3).stderr_has("stored").stderr_has("target second").run();
-    assert_eq!(json(&sandbox, &["status"], 3)["jobs"][0]["state"], "failing", "partial until both have it");
+    let status = json(&sandbox, &["status"], 3);
+    assert_eq!(status["jobs"][0]["state"], "partial", "until both have it");
+    assert_eq!(status["jobs"][0]["missing_at"], serde_json::json!(["second"]));
+    sandbox
+        .command(&["status"])
+        .exits(3)
+        .stdout_has("partial")
+        .stderr_has("-j is missing at second: target second")
+        .run();
     rewrite_state(&sandbox, |job| {
         job["failing"]["failed"] = "2020-01-01T00:00:00Z".into();
         job["failing"]["next_try"] = "2020-01-01T00:00:01Z".into();
@@ -82,8 +90,35 @@ fn a_target_that_was_away_gets_a_copy_without_a_new_dump() {
     fs::remove_file(sandbox.path("shop.db")).unwrap();
     sandbox.command(&["schedule-check"]).stderr_has("copied").stderr_has("from local to second").run();
     assert_eq!(content(&sandbox.path("second/x")), content(&sandbox.store()), "object and manifest, to the byte");
-    assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
+    let status = json(&sandbox, &["status"], 0);
+    assert_eq!(
+        (&status["jobs"][0]["state"], &status["jobs"][0]["missing_at"]),
+        (&"good".into(), &Value::Array(vec![]))
+    );
     sandbox.command(&["verify", "--target", "second"]).stdout_has("good").run();
+}
+
+#[test]
+fn a_target_that_is_behind_is_told_until_it_has_the_newest_backup() {
+    let sandbox = half_done();
+    // The slot is given up; a run to the one target alone succeeds, and the other is as far behind as before.
+    configure(&sandbox, "schedule = \"0 0 1 1 *\"\ntarget = [\"local\", \"second\"]\nretries = 0");
+    sandbox.command(&["schedule-check"]).exits(3).stderr_has("target second").run();
+    sandbox.command(&["-q", "run-job", "j", "--target", "local"]).run();
+    let status = json(&sandbox, &["status"], 3);
+    assert_eq!((&status["jobs"][0]["state"], &status["jobs"][0]["failures_in_row"]), (&"partial".into(), &0.into()));
+    fs::remove_file(sandbox.path("second")).unwrap();
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
+}
+
+#[test]
+fn a_slot_is_tried_again_for_longer_than_half_an_hour() {
+    let sandbox = half_done();
+    rewrite_state(&sandbox, |job| job["failing"]["attempts"] = 100.into());
+    sandbox.command(&["schedule-check"]).exits(3).stderr_has("attempt 101").run();
+    let status = json(&sandbox, &["status"], 3);
+    assert!(status["jobs"][0]["next_run"].as_str().unwrap() < "2027", "in six hours: {status}");
 }
 
 #[test]

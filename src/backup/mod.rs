@@ -88,6 +88,16 @@ impl JobReport {
         }
     }
 
+    /// The targets at which the backup stands, and the others.
+    fn placed(&self) -> (Vec<&str>, Vec<&str>) {
+        let stands = |target: &&TargetReport| target.stored || target.was_there;
+        let (at, missing): (Vec<_>, Vec<_>) = self.targets.iter().partition(stands);
+        fn names(targets: Vec<&TargetReport>) -> Vec<&str> {
+            targets.into_iter().map(|target| target.target.as_str()).collect()
+        }
+        (names(at), names(missing))
+    }
+
     /// The failures, worst first, for people.
     pub fn errors(&self) -> impl Iterator<Item = &Error> {
         self.error.iter().chain(self.targets.iter().filter_map(|target| target.error.as_ref()))
@@ -197,7 +207,8 @@ fn remember(app: &App, order: &Order<'_>, report: &JobReport) -> Result<()> {
     }
     let failure = report.errors().next().map(|error| error.message.clone()).unwrap_or_default();
     // A backup that stands everywhere is a success, whatever happened to pruning or to a hook.
-    let stands = !report.targets.is_empty() && report.targets.iter().all(|target| target.stored || target.was_there);
+    let (at, missing) = report.placed();
+    let stands = !at.is_empty() && missing.is_empty();
     app.store()?.settle(job.name, &app.cx.report, &mut |state| {
         let past = state.seen(job.name, now, job.cron);
         match (&report.id, report.created) {
@@ -207,6 +218,7 @@ fn remember(app: &App, order: &Order<'_>, report: &JobReport) -> Result<()> {
             }
             _ => past.failed(order.slot, &job, &failure, now),
         }
+        past.placed(report.id.as_deref().unwrap_or_default(), &at, &missing);
     })
 }
 

@@ -16,7 +16,8 @@ use crate::target::Cause;
 const ID_ATTEMPTS: usize = 10;
 
 /// Where a slot's backup stands at some of its targets, brings it to the others by copying, and says whether that is all
-/// there is to do: the database is not dumped again for a target that was away. `false`: nothing was done.
+/// there is to do: the database is not dumped again for a target that was away, nor asked for anything where nothing is
+/// missing. `false`: nothing was done.
 pub(super) fn complete(
     app: &App,
     cx: &Cx,
@@ -28,7 +29,7 @@ pub(super) fn complete(
     let key = name::manifest_key(owner, id)?;
     // A target that does not answer is tried, and told, by the run itself.
     let standing: Vec<bool> = opened.iter().map(|open| has_manifest(open, &key).unwrap_or(false)).collect();
-    if standing.iter().all(|stands| *stands) || !standing.contains(&true) {
+    if !standing.contains(&true) {
         return Ok(false);
     }
     let with = |wanted: bool| opened.iter().zip(&standing).filter(move |(_, is)| **is == wanted).map(|(open, _)| open);
@@ -66,7 +67,10 @@ pub(super) fn complete(
 /// What there is to say of a target at which a manifest of the slot stands.
 fn standing_report(app: &App, open: &OpenTarget, owner: &Owner, id: &BackupId) -> TargetReport {
     match is_backup(app, open, owner, id) {
-        Ok(_) => TargetReport::was_there(open),
+        Ok(entry) => {
+            let stored_bytes = entry.signed().map(|signed| signed.stored_bytes);
+            TargetReport { stored_bytes, ..TargetReport::was_there(open) }
+        }
         Err(error) => TargetReport::failed(open, error),
     }
 }

@@ -22,8 +22,7 @@ pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
     let (mut reports, mut outcomes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let runs = Runs::new(app);
     for order in &orders {
-        runs.begin();
-        match locked(app, order) {
+        match locked(app, order, &runs) {
             Ok(report) => {
                 show(&report, &app.cx.report);
                 outcomes.push(report.outcome());
@@ -41,13 +40,16 @@ pub fn run(app: &App, args: &RunJobArgs) -> Result<Done> {
         }
     }
     let outcome = exit::merge(outcomes);
-    runs.end(&reports, outcome);
+    // A job that another run has in hand is that one's to tell of.
+    let wrong: Vec<Error> = refused.iter().filter(|error| error.kind != Kind::Locked).cloned().collect();
+    runs.end(&reports, &[], &wrong, outcome);
     Done::well().ended(outcome).with("jobs", &reports)?.with("errors", &refused)
 }
 
-fn locked(app: &App, order: &Order<'_>) -> Result<JobReport, Error> {
+fn locked(app: &App, order: &Order<'_>, runs: &Runs<'_>) -> Result<JobReport, Error> {
     app.cx.world.cancel.check()?;
     let hold = app.hold(&order.job.name)?;
+    runs.begin();
     Ok(backup::run(&app.holding(&hold), order))
 }
 

@@ -18,8 +18,6 @@ use crate::target::cloud;
 
 /// How long a job may take, if nothing else is said: a run that hangs for ever would hold the job's lock for ever.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
-/// How often a failed slot is tried again, if nothing else is said.
-pub const DEFAULT_RETRIES: u32 = 5;
 /// The first pause before a failed slot is tried again, if nothing else is said; each later one is twice as long.
 pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -48,8 +46,8 @@ pub struct JobConfig {
     pub catch_up: bool,
     /// How long it may take.
     pub timeout: Duration,
-    /// How often a failed slot is tried again.
-    pub retries: u32,
+    /// How often a failed slot is tried again; `None`: until the next one comes.
+    pub retries: Option<u32>,
     /// The first pause before that.
     pub retry_after: Duration,
     /// How long after its slot it runs, so that not all do at once.
@@ -131,7 +129,7 @@ fn one(
     };
     let catch_up = table.boolean("catch_up").unwrap_or(true);
     let timeout = table.duration("timeout").unwrap_or(DEFAULT_TIMEOUT);
-    let retries = table.integer("retries", 0..=1_000).unwrap_or(DEFAULT_RETRIES);
+    let retries = table.integer("retries", 0..=1_000);
     let retry_after = table.duration("retry_after").unwrap_or(DEFAULT_RETRY_AFTER);
     let healthcheck_url = super::web_address(table, "healthcheck_url");
     let (before, after) = (table.command("before"), table.command("after"));
@@ -235,4 +233,23 @@ fn targets(table: &mut Table<'_>, known_names: &[String]) -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_the_same_each_time_and_another_for_each_job_and_instance() {
+        let spread = Duration::from_secs(600);
+        let of = |instance: &str, job: &str| delay(spread, instance, job);
+        assert_eq!(of("h", "j"), of("h", "j"));
+        assert!(of("h", "j") != of("h", "k") && of("h", "j") != of("i", "j"));
+        let all: Vec<i64> = (0..1_000).map(|job| of("h", &job.to_string()).num_seconds()).collect();
+        assert!(all.iter().all(|delay| (0..600).contains(delay)));
+        // Over all of it, and about evenly: each tenth has its share.
+        let tenths = (0..10).map(|tenth| all.iter().filter(|delay| **delay / 60 == tenth).count());
+        assert!(tenths.clone().all(|count| (60..140).contains(&count)), "{:?}", tenths.collect::<Vec<_>>());
+        assert_eq!(delay(Duration::ZERO, "h", "j"), TimeDelta::zero());
+    }
 }

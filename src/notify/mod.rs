@@ -15,7 +15,8 @@ use crate::app::App;
 use crate::backup::JobReport;
 use crate::command::JSON_FORMAT;
 use crate::config::jobs::JobConfig;
-use crate::error::{Kind, Result};
+use crate::drill::Drill;
+use crate::error::{Error, Kind, Result};
 use crate::schedule::state::State;
 use crate::secret::Source;
 
@@ -73,16 +74,20 @@ impl<'a> Runs<'a> {
         }
     }
 
-    /// All have ended. The common healthcheck is well only when no job of the configuration is failing: else the success
-    /// of one would hide another that failed a minute before.
-    pub fn end(&self, reports: &[JobReport], outcome: Result<(), Kind>) {
-        if !self.begun.load(Ordering::Relaxed) || matches!(outcome, Err(Kind::Stopped(_))) {
+    /// All have ended, and this went wrong beside them. The common healthcheck is well only when no job of the
+    /// configuration is failing: else the success of one would hide another that failed a minute before. Where nothing
+    /// has begun and nothing is wrong nobody is told: a run that passes by another one knows nothing of how that fares.
+    pub fn end(&self, reports: &[JobReport], drills: &[Drill], errors: &[Error], outcome: Result<(), Kind>) {
+        let told = self.begun.load(Ordering::Relaxed) || !errors.is_empty();
+        if !told || matches!(outcome, Err(Kind::Stopped(_))) {
             return;
         }
         write_metrics(self.app);
         let Some(source) = &self.app.config.notify.healthcheck_url else { return };
         let failing = failing(self.app, reports);
         let mut said: Vec<String> = reports.iter().map(words).collect();
+        said.extend(drills.iter().map(proof));
+        said.extend(errors.iter().map(ToString::to_string));
         said.extend(failing.iter().map(|job| format!("{job}: failing, or unproved, since before this run")));
         let path = if outcome.is_ok() && failing.is_empty() { "" } else { "/fail" };
         ping(self.app, Some(source), COMMON, path, &said.join("\n"));
@@ -100,9 +105,11 @@ fn failing(app: &App, reports: &[JobReport]) -> Vec<String> {
     app.config.jobs.iter().filter(fails).map(|job| job.name.clone()).collect()
 }
 
-/// What is remembered of every job, on all hosts.
+/// What is remembered of every job, on all hosts; of one whose record can't be read, what this host knew last.
 fn state(app: &App) -> Result<State> {
-    app.store()?.read(app.config.jobs.iter().map(|job| job.name.as_str()), &app.cx.report)
+    let store = app.store()?;
+    store.refresh(app.config.jobs.iter().map(|job| job.name.as_str()), &app.cx.report)?;
+    store.file().read()
 }
 
 /// What a person wants to read of a run.
@@ -119,6 +126,17 @@ fn words(report: &JobReport) -> String {
         error.tail.iter().for_each(|line| text.push_str(&format!("\n  | {line}")));
     }
     text
+}
+
+/// The same of a drill.
+fn proof(drill: &Drill) -> String {
+    match (&drill.error, &drill.backup) {
+        (Some(error), _) => format!("{}: {error}", drill.job),
+        (None, backup) => {
+            let id = backup.as_ref().map_or("no backup", |backup| backup.id.as_str());
+            format!("{}: proved {id} by a restore into a scratch database", drill.job)
+        }
+    }
 }
 
 fn ping(app: &App, source: Option<&Source>, what: &str, path: &str, said: &str) {

@@ -246,7 +246,7 @@ impl Shelf {
             retention: Policy::default(),
             catch_up: false,
             timeout: DEFAULT_TIMEOUT,
-            retries: 0,
+            retries: Some(0),
             retry_after: Duration::ZERO,
             delay: TimeDelta::zero(),
             drill: None,

@@ -13,6 +13,9 @@ use super::fields;
 use crate::config::table::nearest;
 use crate::error::{Error, Kind, Result};
 
+/// How many slots tell the pace of a schedule: enough for the working days of a week.
+const PACES: usize = 8;
+
 /// A schedule that has been checked.
 #[derive(Clone, Debug)]
 pub struct Cron {
@@ -72,6 +75,14 @@ impl Cron {
         let slots = std::iter::successors(self.next_after(after), |slot| self.next_after(*slot));
         let within = slots.take_while(|slot| *slot <= until).zip(0..max);
         within.map(|(_, before)| before.saturating_add(1)).last().unwrap_or_default()
+    }
+
+    /// The longest time between neighbouring slots, among the last few that have come by `t`; none, if that is too few.
+    pub fn pace(&self, t: DateTime<Utc>) -> TimeDelta {
+        let before = |slot: DateTime<Utc>| self.previous_or_at(slot.checked_sub_signed(TimeDelta::seconds(1))?);
+        let slots: Vec<_> = std::iter::successors(self.previous_or_at(t), |slot| before(*slot)).take(PACES).collect();
+        let gaps = slots.iter().zip(slots.iter().skip(1)).map(|(later, earlier)| later.signed_duration_since(*earlier));
+        gaps.max().unwrap_or_default()
     }
 
     /// The first instant at which the local clock has reached `local`.
@@ -172,6 +183,13 @@ mod tests {
         assert_eq!(count("2026-01-02T00:00:00Z", 9), 9);
         assert_eq!(count("2026-01-02T00:00:00Z", 0), 0);
         assert_eq!(count("2025-01-02T00:00:00Z", 9), 0);
+    }
+
+    #[test]
+    fn the_pace_is_the_longest_time_between_slots() {
+        let pace = |expression| Cron::parse(expression, "UTC").unwrap().pace(at("2026-02-25T04:00:00Z")).num_hours();
+        assert_eq!((pace("0 * * * *"), pace("0 3 * * *"), pace("0 3 * * 1-5")), (1, 24, 72));
+        assert_eq!((pace("0 3 1 1 *"), pace("0 0 30 2 *")), (366 * 24, 0));
     }
 
     #[test]

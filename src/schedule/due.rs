@@ -22,6 +22,8 @@ use crate::format::time;
 pub const ON_TIME: TimeDelta = TimeDelta::minutes(5);
 /// How far ahead of the clock a settled slot may lie and still be believed.
 pub const CLOCK_SLACK: TimeDelta = TimeDelta::days(1);
+/// What the clocks of two hosts may differ by without a word.
+const HOSTS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 /// The longest pause before a failed slot is tried again.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3_600);
 /// How far missed slots are counted; more of them are as many.
@@ -36,8 +38,8 @@ pub struct Job<'a> {
     pub cron: &'a Cron,
     /// Whether a slot is run later than [`ON_TIME`].
     pub catch_up: bool,
-    /// How often a failed slot is tried again.
-    pub retries: u32,
+    /// How often a failed slot is tried again; `None`: until the next one comes.
+    pub retries: Option<u32>,
     /// The first pause before that; each later one is twice as long.
     pub retry_after: Duration,
     /// How long after its slot it runs.
@@ -106,6 +108,24 @@ pub fn drill_due(drill: &Cron, past: Option<&JobState>, now: DateTime<Utc>) -> O
     (slot > last.unwrap_or(past.first_seen)).then_some(slot)
 }
 
+/// What is odd about the clock, seen from a job's past: a settled slot lies ahead of it by more than hosts differ.
+pub fn clock_doubt(past: &JobState, now: DateTime<Utc>) -> Option<String> {
+    let settled = past.settled?;
+    let ahead = settled.signed_duration_since(now);
+    let slot = time::rfc3339(settled);
+    (ahead > HOSTS_DIFFER).then(|| match ahead <= CLOCK_SLACK {
+        true => format!(
+            "the clock is behind the slot {slot}, which is settled: nothing runs until it has come by; look at the clock \
+             of this machine"
+        ),
+        false => format!(
+            "the slot {slot} is settled, and comes only in {}: the clock was ahead then, or is behind now; look at the \
+             clock of this machine",
+            time::span(ahead)
+        ),
+    })
+}
+
 /// Decides about one job. `run_new` makes a job that has never settled a slot run as the newest one at once, where it
 /// would else wait for its first.
 pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_new: bool) -> Decision {
@@ -113,7 +133,8 @@ pub fn decide(job: &Job<'_>, past: Option<&JobState>, now: DateTime<Utc>, run_ne
     let Some(slot) = job.previous_or_at(now) else { return wait("no slot has come yet") };
     let past = past.filter(|past| past.is_of(job.cron) && !past.unasked);
     if run_new && past.is_none_or(|past| past.settled.is_none()) {
-        return try_slot(job, past, slot, 0, now);
+        // However long ago that slot was.
+        return try_slot(&Job { catch_up: true, ..*job }, past, slot, 0, now);
     }
     let Some(past) = past else { return wait("new: waits for its first slot") };
     let believed = past.settled.filter(|settled| settled.signed_duration_since(now) <= CLOCK_SLACK);

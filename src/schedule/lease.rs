@@ -1,7 +1,7 @@
 //! A job's record in the state that several hosts share: its past, and who may run it now. Flows in: a record as it was
 //! read, the clock. Flows out: whether its lease is over, and the record as it should be. Pure; [`super::shared`] keeps it.
 //!
-//! A lease is over when its record has not been written for the lease's time, and [`SLACK`]. Both ends of that time come
+//! A lease is over when its holder has not written its record for the lease's time, and [`SLACK`]. Both ends of that time come
 //! from the store's own clock, so the hosts' clocks do not matter; its holder counts from before it asked, by a clock that
 //! nobody sets, and so is the first to know. Only where the store tells no times, the holder's word and this host's clock
 //! decide, which may differ by [`CLOCK_SLACK`].
@@ -59,12 +59,26 @@ pub struct Lease {
     pub until: DateTime<Utc>,
     /// How long it holds after each renewal, in milliseconds.
     pub holds_ms: u64,
+    /// How long it had not been renewed when others wrote the record, in milliseconds: their writes must not keep the
+    /// lease of a dead one alive.
+    #[serde(default)]
+    pub unrenewed_ms: u64,
 }
 
 impl Lease {
+    /// Another than its holder writes its record, which is of this age.
+    pub fn outlives(&mut self, age: Option<TimeDelta>) {
+        // In whole seconds either time may be off by one: rather too little, since its holder must be the first to know.
+        let age = age.and_then(|age| age.checked_sub(&TimeDelta::seconds(1))).unwrap_or_default().num_milliseconds();
+        self.unrenewed_ms = self.unrenewed_ms.saturating_add(u64::try_from(age).unwrap_or_default());
+    }
+
     /// Whether its holder has lost it. `age`: how long ago its record was written, by the store's clock.
     pub fn is_over(&self, age: Option<TimeDelta>, now: DateTime<Utc>) -> bool {
-        let holds = i64::try_from(self.holds_ms).ok().and_then(TimeDelta::try_milliseconds).unwrap_or(TimeDelta::MAX);
+        let holds = i64::try_from(self.holds_ms.saturating_sub(self.unrenewed_ms))
+            .ok()
+            .and_then(TimeDelta::try_milliseconds)
+            .unwrap_or(TimeDelta::MAX);
         match age {
             Some(age) => age.checked_sub(&SLACK).is_some_and(|age| age > holds),
             None => now.signed_duration_since(self.until) > CLOCK_SLACK,
@@ -128,7 +142,7 @@ mod tests {
     fn lease() -> Lease {
         let since = "2026-02-25T03:00:00Z".parse().unwrap();
         let until = "2026-02-25T03:02:00Z".parse().unwrap();
-        Lease { holder: "h".into(), token: "t".into(), since, until, holds_ms: 120_000 }
+        Lease { holder: "h".into(), token: "t".into(), since, until, holds_ms: 120_000, unrenewed_ms: 0 }
     }
 
     #[test]
@@ -137,6 +151,16 @@ mod tests {
         let over = |seconds| lease.is_over(Some(TimeDelta::seconds(seconds)), wrong);
         assert!(!over(-5) && !over(0) && !over(120) && !over(122));
         assert!(over(123));
+    }
+
+    #[test]
+    fn writes_of_others_do_not_keep_it_alive() {
+        let (mut lease, now) = (lease(), "2026-02-25T03:00:00Z".parse().unwrap());
+        lease.outlives(Some(TimeDelta::seconds(61)));
+        lease.outlives(Some(TimeDelta::zero()));
+        lease.outlives(None);
+        let over = |seconds| lease.is_over(Some(TimeDelta::seconds(seconds)), now);
+        assert!(!over(62) && over(63));
     }
 
     #[test]

@@ -72,10 +72,18 @@ impl JobLock {
     }
 }
 
+/// Whether a process that lives has said that it holds a job's lock. Takes no lock, so that nobody finds it taken.
+pub fn is_held(data_dir: &Path, job: &str) -> bool {
+    let file = File::open(data_dir.join(FOLDER).join(format!("{}.lock", name::encode(job))));
+    let holder = file.ok().and_then(|mut file| holder(&mut file));
+    holder.is_some_and(|(pid, _)| Path::new("/proc").join(pid.to_string()).exists())
+}
+
 impl Drop for JobLock {
     fn drop(&mut self) {
-        // Closing the file lets the lock go.
         let _ = self.file.set_len(0);
+        // Closing the file would let it go, too, but for a child that is just being started and has the file for an instant.
+        let _ = self.file.unlock();
     }
 }
 

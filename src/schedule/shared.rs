@@ -195,7 +195,7 @@ impl Shared {
         report: &Report,
         update: &mut dyn FnMut(&mut Document) -> T,
     ) -> Result<T> {
-        let value = self.change(self.records.as_ref(), job, report, &mut |document, _| {
+        let value = self.change(self.records.as_ref(), job, report, &mut |document, age| {
             if let Some(held) = held {
                 held.still_holds(document)?;
             }
@@ -204,7 +204,15 @@ impl Shared {
             if release && held.is_some() {
                 document.lease = None;
             }
-            Ok(if *document == before { Change::Leave(value) } else { Change::Write(value) })
+            if *document == before {
+                return Ok(Change::Leave(value));
+            }
+            match (&mut document.lease, held) {
+                (Some(lease), Some(_)) => lease.unrenewed_ms = 0,
+                (Some(lease), None) => lease.outlives(age),
+                (None, _) => {}
+            }
+            Ok(Change::Write(value))
         })?;
         if let Some(held) = held.filter(|_| release) {
             held.end();
@@ -229,7 +237,8 @@ impl Shared {
             }
             let (holder, token) = (self.holder.clone(), token.clone());
             let since = self.world.clock.monotonic();
-            document.lease = Some(Lease { holder, token, since: now, until: now + self.time, holds_ms });
+            document.lease =
+                Some(Lease { holder, token, since: now, until: now + self.time, holds_ms, unrenewed_ms: 0 });
             Ok(Change::Write(Ok((since, document.clone()))))
         })?;
         Ok(taken.map(|(since, document)| {
@@ -251,6 +260,7 @@ impl Shared {
                 None => Change::Leave(false),
                 Some(lease) => {
                     lease.until = now + self.time;
+                    lease.unrenewed_ms = 0;
                     Change::Write(true)
                 }
             })

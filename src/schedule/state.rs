@@ -14,7 +14,7 @@ use super::due::{CLOCK_SLACK, Job};
 pub use super::state_file::StateFile;
 use crate::format::time::{serde_rfc3339, serde_rfc3339_option};
 
-/// The version that is written. A higher one is not read: what it means is not known here.
+/// The version that is written. One with another is set aside: what it means is not known here.
 pub const VERSION: u32 = 1;
 /// How much of an error is remembered, in bytes.
 pub const MAX_ERROR_BYTES: usize = 1_000;
@@ -77,6 +77,43 @@ pub struct JobState {
     /// The last drill that its schedule asked for.
     #[serde(default)]
     pub last_drill: Option<Drilled>,
+    /// The targets that have got behind the others.
+    #[serde(default)]
+    pub behind: Option<Behind>,
+    /// The schedule before this one.
+    #[serde(default)]
+    pub former: Option<Former>,
+}
+
+/// A schedule that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// The expression.
+    pub schedule: String,
+    /// The zone.
+    pub timezone: String,
+    /// When it was changed.
+    #[serde(with = "serde_rfc3339")]
+    pub until: DateTime<Utc>,
+}
+
+impl Former {
+    /// Whether it is this one.
+    pub fn is(&self, cron: &Cron) -> bool {
+        self.schedule == cron.expression() && self.timezone == cron.timezone()
+    }
+}
+
+/// Targets at which a backup is missing that others have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// The newest backup that others have.
+    pub id: String,
+    /// Their names.
+    pub targets: Vec<String>,
+    /// Whether a later run came to nothing at all.
+    #[serde(default)]
+    pub failed_since: bool,
 }
 
 /// A drill that has ended.
@@ -171,6 +208,8 @@ impl JobState {
             last_proved: None,
             last_proved_id: None,
             last_drill: None,
+            behind: None,
+            former: None,
         }
     }
 
@@ -205,6 +244,8 @@ impl JobState {
             self.last_proved = old.last_proved;
             self.last_proved_id = old.last_proved_id;
             self.last_drill = old.last_drill;
+            self.behind = old.behind;
+            self.former = Some(Former { schedule: old.schedule, timezone: old.timezone, until: now });
         }
         // The clock has gone back: a slot between now and then has not been run by anyone.
         self.first_seen = self.first_seen.min(now);
@@ -254,13 +295,29 @@ impl JobState {
         let Some(slot) = slot else { return };
         let before = self.failing.take().filter(|failing| failing.slot == slot);
         let attempts = before.as_ref().map_or(0, |failing| failing.attempts).saturating_add(1);
-        if attempts > job.retries {
+        if job.retries.is_some_and(|retries| attempts > retries) {
             self.settle(slot, now);
             return;
         }
         let next_try = now.checked_add_signed(job.pause(attempts)).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let since = before.map_or(now, |failing| failing.since);
         self.failing = Some(Failing { slot, attempts, failed: now, next_try, since });
+    }
+
+    /// A run has brought its backup to the targets `at`, and not to those `missing`. Who gets this one, or a later one, is
+    /// behind no more.
+    pub fn placed(&mut self, id: &str, at: &[&str], missing: &[&str]) {
+        let before = self.behind.take();
+        if at.is_empty() {
+            self.behind = before.map(|behind| Behind { failed_since: true, ..behind });
+            return;
+        }
+        let mut targets = before.map(|behind| behind.targets).unwrap_or_default();
+        targets.retain(|target| !at.contains(&target.as_str()) && !missing.contains(&target.as_str()));
+        targets.extend(missing.iter().map(|target| (*target).to_owned()));
+        if !targets.is_empty() {
+            self.behind = Some(Behind { id: id.to_owned(), targets, failed_since: false });
+        }
     }
 
     /// A backup of it was restored as a proof.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::files::{self, Durable};
 use super::state::{State, VERSION};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::time;
 use crate::report::Report;
 
@@ -55,7 +55,7 @@ impl StateFile {
     /// What is remembered, without changing a file; where the state can't be understood, the generation before it.
     ///
     /// # Errors
-    /// When a file can't be read, comes from a newer program, or neither generation can be understood.
+    /// When a file can't be read, or neither generation can be understood.
     pub fn read(&self) -> Result<State> {
         match (self.find(NAME)?, self.find(BACKUP_NAME)?) {
             (Found::Good(state, _), _) | (_, Found::Good(state, _)) => Ok(state),
@@ -90,7 +90,7 @@ impl StateFile {
     /// Changes the state: one process at a time, and either all of it or nothing.
     ///
     /// # Errors
-    /// When a file can't be read or written, or comes from a newer program.
+    /// When a file can't be read or written.
     pub fn update<T>(&self, report: &Report, change: impl FnOnce(&mut State) -> T) -> Result<T> {
         files::make_folder(&self.folder)?;
         let path = self.folder.join(LOCK_NAME);
@@ -156,10 +156,11 @@ impl StateFile {
             Ok(head) => head.version,
             Err(error) => return Ok(Found::Corrupt(error.to_string())),
         };
+        // Set aside like any other that can't be understood: a program that was put back to an older version must go on
+        // with backups, and the manifests tell it what it needs.
         if version > VERSION {
-            let message = format!("{} has version {version}, and this program knows {VERSION}", path.display());
-            let hint = "a newer voxeltron-backup has written it: use that one";
-            return Err(Error::new(Kind::Config, message).hint(hint));
+            let why = format!("a newer voxeltron-backup has written it: it has version {version}, not {VERSION}");
+            return Ok(Found::Corrupt(why));
         }
         match serde_json::from_slice(&bytes) {
             Ok(state) if version == VERSION => Ok(Found::Good(state, bytes)),

@@ -5,6 +5,7 @@
 //! With records the file is a hint: another host may have settled a slot since, never unsettled one. So a job that is not
 //! due by the file is not due, and one that is, is looked at in its record.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,22 +52,33 @@ impl Store {
     /// When it can't be read.
     pub fn read<'n>(&self, jobs: impl Iterator<Item = &'n str>, report: &Report) -> Result<State> {
         let Some(shared) = &self.shared else { return self.file.read() };
-        let found = fetch(shared, jobs.collect(), report)?;
-        let past = |(job, document): (&str, Document)| Some((job.to_owned(), document.past?));
-        Ok(State { jobs: found.into_iter().filter_map(past).collect(), ..State::default() })
+        let mut state = State::default();
+        for (job, found) in fetch(shared, jobs.collect(), report) {
+            state.jobs.extend(found?.past.map(|past| (job.to_owned(), past)));
+        }
+        Ok(state)
     }
 
-    /// Brings what this host knows of these jobs up to date.
+    /// Brings what this host knows of these jobs up to date, and gives those whose records can't be read, and why.
     ///
     /// # Errors
-    /// When it can't be read or written.
-    pub fn refresh<'n>(&self, jobs: impl Iterator<Item = &'n str>, report: &Report) -> Result<()> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        let found = fetch(shared, jobs.collect(), report)?;
-        if found.is_empty() {
-            return Ok(());
+    /// A signal; when the file can't be read or written.
+    pub fn refresh<'n>(&self, jobs: impl Iterator<Item = &'n str>, report: &Report) -> Result<Vec<(String, Error)>> {
+        let Some(shared) = &self.shared else { return Ok(Vec::new()) };
+        let (mut known, mut failed) = (Vec::new(), Vec::new());
+        for (job, found) in fetch(shared, jobs.collect(), report) {
+            match found {
+                Ok(document) => known.push((job, document)),
+                Err(error) if error.is_stopped() => return Err(error),
+                Err(error) => failed.push((job.to_owned(), error)),
+            }
         }
-        self.file.update(report, |state| found.into_iter().for_each(|(job, document)| know(state, job, document.past)))
+        if !known.is_empty() {
+            self.file.update(report, |state| {
+                known.into_iter().for_each(|(job, document)| know(state, job, document.past));
+            })?;
+        }
+        Ok(failed)
     }
 
     /// The first look of a host at this shared state: what the host remembers of jobs that have no record goes there, so
@@ -81,7 +93,8 @@ impl Store {
                 state.jobs.entry(job.to_owned()).or_insert_with(|| past.clone());
             })?;
         }
-        self.refresh(jobs(), report)
+        // A record that can't be read is told by whoever needs it.
+        self.refresh(jobs(), report).map(drop)
     }
 
     /// Changes what is remembered of one job. `change` may be called several times; the last call counts.
@@ -123,22 +136,34 @@ impl Store {
     }
 }
 
+/// What a record says goes before what is known here; but a proof that it has lost, with all that was in it, is kept.
 fn know(state: &mut State, job: &str, past: Option<JobState>) {
-    match past {
-        Some(past) => drop(state.jobs.insert(job.to_owned(), past)),
-        None => drop(state.jobs.remove(job)),
+    match (past, state.jobs.get_mut(job)) {
+        (Some(mut past), known) => {
+            if let Some(known) = known.filter(|_| past.last_proved_id.is_none()) {
+                past.last_proved = known.last_proved;
+                past.last_proved_id = known.last_proved_id.take();
+            }
+            state.jobs.insert(job.to_owned(), past);
+        }
+        (None, Some(known)) => known.unasked = true,
+        (None, None) => {}
     }
 }
 
 /// Reads records, some at once.
-fn fetch<'n>(shared: &Shared, jobs: Vec<&'n str>, report: &Report) -> Result<Vec<(&'n str, Document)>> {
+fn fetch<'n>(shared: &Shared, jobs: Vec<&'n str>, report: &Report) -> Vec<(&'n str, Result<Document>)> {
     let queue = Mutex::new(jobs.iter());
-    let work = || -> Result<Vec<(&'n str, Document)>> {
+    let work = || {
         let mut found = Vec::new();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(job) = next.copied() else { return Ok(found) };
-            found.push((job, shared.read(job, report)?));
+            let Some(job) = next.copied() else { return found };
+            found.push((job, shared.read(job, report)));
+            // Each would be tried as long as the first one.
+            if found.last().is_some_and(|(_, read)| read.as_ref().is_err_and(Error::is_stopped)) {
+                return found;
+            }
         }
     };
     if jobs.len() <= 1 {
@@ -146,9 +171,13 @@ fn fetch<'n>(shared: &Shared, jobs: Vec<&'n str>, report: &Report) -> Result<Vec
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..LANES.min(jobs.len())).map(|_| scope.spawn(work)).collect();
-        let lost = |_| Err(Error::other("a thread that read the state ended unexpectedly"));
-        let parts = threads.into_iter().map(|thread| thread.join().unwrap_or_else(lost));
-        Ok(parts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        let parts: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect();
+        let mut found: Vec<_> = parts.into_iter().flatten().collect();
+        // What no thread tells of could not be read.
+        let lost = || Err(Error::other("a thread that read the state ended unexpectedly"));
+        let told: BTreeSet<&str> = found.iter().map(|(job, _)| *job).collect();
+        found.extend(jobs.iter().filter(|job| !told.contains(*job)).map(|job| (*job, lost())));
+        found
     })
 }
 

@@ -3,8 +3,9 @@
 Standard library only; shares no code with the program, and goes about it the other way round: it asks of each backup
 whether a rule keeps it, instead of letting each rule pick.
 
-stdin: one JSON document a line: {"policy", "backups": [{"id", "created", "trusted", "pinned", "proved"}], "now", "force"}, in seconds.
-stdout: one JSON document a line: [[id, keep, why]], the newest first; why is one of rule, none, half, future, stranger.
+stdin: one JSON document a line: {"policy", "backups": [{"id", "created", "trusted", "pinned", "proved"}], "now", "force", "pace"}, in seconds.
+stdout: one JSON document a line: [[id, keep, why]], the newest first; why is one of rule, gap, none, half, future,
+stranger.
 """
 
 import json
@@ -43,11 +44,22 @@ def is_kept(backup, good, policy):
     return False
 
 
+def is_kept_by_gap(backup, good, case, policy):
+    """Whether it is young enough by the days on which the backups after it were made: of a longer gap only a part counts."""
+    if case["force"] or "retention_days" not in policy:
+        return False
+    window = policy["retention_days"] * 86400
+    most = max(2 * case["pace"], window // 10)
+    made = sorted({other["created"] for other in good if other["created"] >= backup["created"]})
+    return sum(min(b - a, most) for a, b in zip(made, made[1:])) <= window
+
+
 def answer(case):
     policy = {rule: count for rule, count in case["policy"].items() if count is not None}
     now = case["now"]
     good = [b for b in case["backups"] if b["trusted"] and b["created"] <= now + 300]
-    gone = [b for b in good if not is_kept(b, good, policy)]
+    by_gap = [b for b in good if not is_kept(b, good, policy) and is_kept_by_gap(b, good, case, policy)]
+    gone = [b for b in good if not is_kept(b, good, policy) and b not in by_gap]
     gone.sort(key=lambda b: (b["created"], b["id"]))
     spared = [] if case["force"] else gone[len(good) // 2:]
     answers = []
@@ -58,6 +70,8 @@ def answer(case):
             answers.append([b["id"], True, "stranger"])
         elif b in spared:
             answers.append([b["id"], True, "half"])
+        elif b in by_gap:
+            answers.append([b["id"], True, "gap"])
         elif b in gone:
             answers.append([b["id"], False, "none"])
         else:

@@ -16,7 +16,7 @@ fn job(cron: &Cron) -> Job<'_> {
         name: "mydb@s3",
         cron,
         catch_up: true,
-        retries: 3,
+        retries: Some(3),
         retry_after: Duration::from_secs(60),
         delay: TimeDelta::zero(),
     }
@@ -141,7 +141,7 @@ fn a_pause_that_outlasts_the_slot_ends_with_it() {
 #[test]
 fn a_killed_run_is_tried_again_and_costs_no_retry() {
     let cron = daily();
-    let none = Job { retries: 0, ..job(&cron) };
+    let none = Job { retries: Some(0), ..job(&cron) };
     let (mut past, slot) = (past(&cron, "11T03:00:00"), Some(at("12T03:00:00")));
     for (begin, wait, until, why) in [
         (
@@ -257,7 +257,7 @@ fn what_is_settled_stays_settled() {
     let mut past = past(&cron, "12T03:00:00");
     past.succeeded(Some(at("11T03:00:00")), "late", at("12T04:00:00"), 1, at("12T04:00:00"));
     assert_eq!(past.settled, Some(at("12T03:00:00")));
-    past.failed(Some(at("11T03:00:00")), &Job { retries: 0, ..job(&cron) }, "refused", at("12T04:00:00"));
+    past.failed(Some(at("11T03:00:00")), &Job { retries: Some(0), ..job(&cron) }, "refused", at("12T04:00:00"));
     assert_eq!(past.settled, Some(at("12T03:00:00")));
 }
 
@@ -294,4 +294,50 @@ fn a_drill_is_due_once_a_slot_and_only_where_there_is_something_to_prove() {
     assert_eq!(drill_due(&weekly, None, at("22T05:00:00")), None);
     past.last_success = None;
     assert_eq!(drill_due(&weekly, Some(&past), at("22T05:00:00")), None);
+}
+
+#[test]
+fn without_a_limit_a_slot_is_tried_until_the_next_comes() {
+    let cron = Cron::parse("0 3 * * 0", "UTC").unwrap();
+    let job = Job { retries: None, ..job(&cron) };
+    let (slot, next) = (at("15T03:00:00"), at("22T03:00:00"));
+    let mut past = JobState::new(at("14T00:00:00"), &cron);
+    let (mut now, mut tries) = (slot, Vec::new());
+    while now < next {
+        match decide(&job, Some(&past), now, false) {
+            Decision::Run { slot: runs, .. } => {
+                assert_eq!(runs, slot);
+                tries.push(now);
+                past.began(Some(slot), now);
+                past.failed(Some(slot), &job, "away", now);
+            }
+            Decision::Wait { until, .. } => now = until.unwrap(),
+        }
+    }
+    // After a night as after a minute: growing pauses, and six hours at most.
+    let pauses: Vec<i64> = tries.windows(2).map(|two| (two[1] - two[0]).num_minutes()).collect();
+    assert_eq!(pauses[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 360]);
+    assert!(pauses[9..].iter().all(|pause| *pause == 360) && tries.len() > 35, "{pauses:?}");
+    assert!(matches!(decide(&job, Some(&past), next, false), Decision::Run { slot, missed: 1, .. } if slot == next));
+}
+
+#[test]
+fn run_new_runs_a_job_without_catch_up_too() {
+    let cron = Cron::parse("0 3 * * *", "UTC").unwrap();
+    let job = Job { catch_up: false, ..job(&cron) };
+    let past = JobState::new(at("25T12:00:00"), &cron);
+    let decided = decide(&job, Some(&past), at("25T13:00:00"), true);
+    assert!(matches!(decided, Decision::Run { slot, .. } if slot == at("25T03:00:00")), "{decided:?}");
+}
+
+#[test]
+fn a_clock_that_is_behind_a_settled_slot_is_told() {
+    let cron = Cron::parse("0 * * * *", "UTC").unwrap();
+    let mut past = JobState::new(at("25T00:00:00"), &cron);
+    past.succeeded(Some(at("25T12:00:00")), "id", at("25T12:00:00"), 1, at("25T12:00:10"));
+    assert_eq!(clock_doubt(&past, at("25T11:56:00")), None, "hosts differ");
+    let behind = clock_doubt(&past, at("25T10:00:00")).unwrap();
+    assert!(behind.contains("the clock is behind the slot 2026-02-25T12:00:00Z"), "{behind}");
+    let far = clock_doubt(&past, at("23T10:00:00")).unwrap();
+    assert!(far.contains("comes only in 2 d 2 h"), "{far}");
 }

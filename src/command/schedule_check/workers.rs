@@ -1,0 +1,227 @@
+//! What a tick has under way: jobs, drills, questions to targets, on some threads. Flows in: what a look has found due.
+//! Flows out: what became of each. One thing of a job at a time, and of drills one at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread::Scope;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::Looked;
+use crate::app::App;
+use crate::backup::{self, JobReport, Order};
+use crate::command::run_job;
+use crate::config::jobs::JobConfig;
+use crate::drill::{self, Drill};
+use crate::error::{Error, Result};
+use crate::format::time::rfc3339;
+use crate::notify::Runs;
+use crate::previous::expiry;
+use crate::relearn;
+use crate::schedule::due::{Decision, decide};
+use crate::schedule::state::StateFile;
+
+/// How long something that another run has in hand is let be. It is no reason to stay.
+const PASSED_BY: Duration = Duration::from_secs(10);
+
+/// Something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Item<'a> {
+    /// A job's slot, and which attempt at it.
+    Job(&'a str, DateTime<Utc>, u32),
+    /// A drill's slot.
+    Drill(&'a str, DateTime<Utc>),
+    /// To ask what is at the targets of jobs that nothing is known of.
+    Ask,
+    /// To drop what is kept from before restores.
+    Expire,
+}
+
+impl Item<'_> {
+    /// The job whose lock it takes.
+    fn job(&self) -> Option<&str> {
+        match self {
+            Self::Job(job, ..) | Self::Drill(job, _) => Some(job),
+            Self::Ask | Self::Expire => None,
+        }
+    }
+}
+
+/// What became of it.
+pub(super) enum Ended {
+    Ran(Box<JobReport>),
+    Drilled(Box<Drill>),
+    /// Why some targets could not be asked.
+    Asked(Vec<Error>),
+    Done,
+    /// Another run has it in hand, or has done it in the meantime.
+    PassedBy,
+    /// A signal came first.
+    NotBegun,
+    Failed(Error),
+}
+
+pub(super) struct Finished<'a> {
+    pub(super) item: Item<'a>,
+    pub(super) ended: Ended,
+}
+
+/// What is under way, and what was.
+pub(super) struct Work<'s, 'a> {
+    app: &'a App,
+    runs: &'s Runs<'s>,
+    most: usize,
+    run_new: bool,
+    give: Sender<Item<'a>>,
+    take: Receiver<Item<'a>>,
+    tell: Sender<Finished<'a>>,
+    told: Receiver<Finished<'a>>,
+    workers: usize,
+    /// Given to the workers, and not ended.
+    pending: BTreeSet<Item<'a>>,
+    /// Begun at some time: nothing is done twice, but for what was passed by.
+    begun: BTreeSet<Item<'a>>,
+    /// When it was passed by, on the monotonic clock.
+    passed: BTreeMap<Item<'a>, Duration>,
+}
+
+impl<'s, 'a: 's> Work<'s, 'a> {
+    pub(super) fn new(app: &'a App, runs: &'s Runs<'s>, most: usize, run_new: bool) -> Self {
+        let ((give, take), (tell, told)) = (unbounded(), unbounded());
+        let (pending, begun, passed) = Default::default();
+        Self { app, runs, most: most.max(1), run_new, give, take, tell, told, workers: 0, pending, begun, passed }
+    }
+
+    /// Whether anything was begun yet.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// What is to be begun now. Backups come first: drills, which may last as long, take only what is free beside them.
+    pub(super) fn choose(&self, looked: &Looked<'a>) -> Vec<Item<'a>> {
+        let asked = self.begun.contains(&Item::Ask) && !self.pending.contains(&Item::Ask);
+        let due = looked.decisions.iter().filter_map(|(job, decision)| match decision {
+            Decision::Run { slot, attempt, .. } if asked || !looked.is_unknown(job) => {
+                Some(Item::Job(&job.name, *slot, *attempt))
+            }
+            _ => None,
+        });
+        let mut items: Vec<Item<'a>> = due.filter(|item| self.is_free(item)).collect();
+        let unknown = self.app.config.jobs.iter().any(|job| looked.is_unknown(job));
+        items.extend(Some(Item::Ask).filter(|ask| unknown && self.is_free(ask)));
+        if !items.is_empty() || self.pending.len() >= self.most {
+            return items;
+        }
+        let drilling = self.pending.iter().any(|item| matches!(item, Item::Drill(..)));
+        let drills = looked.drills.iter().map(|(job, slot)| Item::Drill(&job.name, *slot));
+        let drill = drills.filter(|_| !drilling).find(|item| self.is_free(item));
+        let expires = || expiry::next_due(self.app).is_some_and(|at| at <= looked.now);
+        items.extend(drill.or_else(|| Some(Item::Expire).filter(|item| self.is_free(item) && expires())));
+        items
+    }
+
+    fn is_free(&self, item: &Item<'a>) -> bool {
+        let in_hand = item.job().is_some_and(|job| self.pending.iter().any(|other| other.job() == Some(job)));
+        let waits = self.passed.get(item).is_some_and(|at| {
+            self.pending.is_empty() || self.app.cx.world.clock.monotonic().saturating_sub(*at) < PASSED_BY
+        });
+        !in_hand && !waits && !self.begun.contains(item)
+    }
+
+    /// Gives these to the workers, of which there are no more than there is to do.
+    pub(super) fn begin(&mut self, scope: &'s Scope<'s, '_>, items: Vec<Item<'a>>) {
+        for item in items {
+            if self.begun.is_empty() && item.job().is_some() {
+                self.app.warn();
+            }
+            self.begun.insert(item);
+            self.pending.insert(item);
+            if self.workers < self.most.min(self.pending.len()) {
+                self.workers += 1;
+                let (app, runs, run_new) = (self.app, self.runs, self.run_new);
+                let (take, tell) = (self.take.clone(), self.tell.clone());
+                scope.spawn(move || {
+                    for item in take {
+                        // A panic must not leave the others waiting for it.
+                        let ended = std::panic::AssertUnwindSafe(|| one(app, runs, item, run_new));
+                        let lost = |_| Ended::Failed(Error::other("a thread that ran jobs ended unexpectedly"));
+                        let ended = std::panic::catch_unwind(ended).unwrap_or_else(lost);
+                        let _ = tell.send(Finished { item, ended });
+                    }
+                });
+            }
+            let _ = self.give.send(item);
+        }
+    }
+
+    /// Waits until something has ended, but no longer than this; and gives all that has.
+    pub(super) fn wait(&self, most: Duration) -> Vec<Finished<'a>> {
+        let first = self.told.recv_timeout(most).ok();
+        first.into_iter().chain(self.told.try_iter()).collect()
+    }
+
+    /// Something has ended.
+    pub(super) fn over(&mut self, item: Item<'a>, ended: &Ended) {
+        self.pending.remove(&item);
+        if matches!(ended, Ended::PassedBy) {
+            self.begun.remove(&item);
+            self.passed.insert(item, self.app.cx.world.clock.monotonic());
+        }
+    }
+}
+
+fn one(app: &App, runs: &Runs<'_>, item: Item<'_>, run_new: bool) -> Ended {
+    if app.cx.world.cancel.check().is_err() {
+        return Ended::NotBegun;
+    }
+    let named = |name: &str| app.config.jobs.iter().find(|job| job.name == name);
+    let outcome = match item {
+        Item::Job(name, slot, _) => named(name).map(|job| locked(app, runs, job, slot, run_new)),
+        Item::Drill(name, slot) => named(name).map(|job| {
+            let drilled = drill::scheduled(app, job, slot, || runs.begin())?;
+            Ok(drilled.map_or(Ended::PassedBy, |drill| Ended::Drilled(Box::new(drill))))
+        }),
+        Item::Ask => Some(ask(app)),
+        Item::Expire => Some(expiry::expire(app).map(|()| Ended::Done)),
+    };
+    outcome.unwrap_or(Ok(Ended::Done)).unwrap_or_else(Ended::Failed)
+}
+
+/// Asks the targets of jobs that nothing is known of.
+fn ask(app: &App) -> Result<Ended> {
+    let learned = relearn::learn(app, app.config.jobs.iter())?;
+    for (job, created) in &learned.found {
+        let created = rfc3339(*created);
+        app.cx.report.note(&format!("{job}: the state knows nothing of it; its newest backup is of {created}"));
+    }
+    Ok(Ended::Asked(learned.errors))
+}
+
+fn locked(app: &App, runs: &Runs<'_>, job: &JobConfig, slot: DateTime<Utc>, run_new: bool) -> Result<Ended> {
+    let now = app.cx.world.clock.now();
+    let Some(hold) = app.try_hold(&job.name)? else { return Ok(Ended::PassedBy) };
+    let app = &app.holding(&hold);
+    // It was decided before the lock was held: another run may have done the slot since.
+    let state = StateFile::new(&app.cx.data_dir).load(&app.cx.report)?;
+    match decide(&job.due(), state.jobs.get(&job.name), now, run_new) {
+        Decision::Run { slot: still, missed, attempt } if still == slot => {
+            if missed > 0 {
+                app.cx.report.note(&format!("{}: makes up for {missed} older slots that were missed", job.name));
+            }
+            if attempt > 1 {
+                app.cx.report.note(&format!("{}: attempt {attempt} at {}", job.name, rfc3339(slot)));
+            }
+            runs.begin();
+            let report = backup::run(app, &Order { job, slot: Some(slot), targets: job.targets.clone() });
+            run_job::show(&report, &app.cx.report);
+            Ok(Ended::Ran(Box::new(report)))
+        }
+        _ => Ok(Ended::PassedBy),
+    }
+}
