@@ -18,6 +18,8 @@ use crate::target::{Cause, TargetError};
 
 /// How many backups are removed before a signal is looked for.
 const AT_ONCE: usize = 1_000;
+/// A gap before the newest backup that is told though it keeps nothing: a host may be off at night, and for a week.
+const FAR: TimeDelta = TimeDelta::days(30);
 /// How old something that no manifest names must be before it counts as left behind, beyond the job's timeout.
 const LEFTOVER_AGE: TimeDelta = TimeDelta::days(1);
 
@@ -72,8 +74,8 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     let proved = proved.as_deref();
     let terms = Terms { now, pace: job.cron.pace(now), force: mode.force };
     let (backups, leap) = verdicts(job, &entries, proved, &terms);
-    if let Some(leap) = leap.as_ref().filter(|_| !mode.dry_run) {
-        app.cx.report.warn(&format!("{} at {}: {leap}", job.name, open.name));
+    if let Some(leap) = leap.as_ref().filter(|leap| !mode.dry_run && (leap.spared > 0 || leap.gap > FAR)) {
+        app.cx.report.warn(&format!("{} at {}: {}", job.name, open.name, said(leap)));
     }
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.
     let mut failures = Vec::new();
@@ -117,7 +119,7 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
 
 /// Decides on every backup of a job. What can't be read, is cut, or has lost its object is no good one: it keeps no
 /// other from staying and makes no other go. Beside them what there is to say of the clock.
-fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, terms: &Terms) -> (Vec<Kept>, Option<String>) {
+fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, terms: &Terms) -> (Vec<Kept>, Option<Leap>) {
     let mut unreadable = Vec::new();
     let mut candidates = Vec::new();
     for entry in entries {
@@ -144,7 +146,7 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, terms: &T
     }
     let plan = retention::plan(&job.retention, &candidates, terms);
     let spared = plan.iter().filter(|verdict| verdict.by_gap).count();
-    let leap = retention::leap(&job.retention, &candidates, terms).map(|leap| said(leap, spared));
+    let leap = retention::leap(&job.retention, &candidates, terms).map(|gap| Leap { gap, spared });
     let by_id: BTreeMap<&str, &Entry> = entries.iter().map(|entry| (entry.id.as_str(), *entry)).collect();
     let kept = plan.into_iter().map(|verdict| {
         let entry = by_id.get(verdict.id.as_str());
@@ -158,16 +160,24 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, terms: &T
     (kept.chain(unreadable).collect(), leap)
 }
 
-/// What is said of a newest backup that stands alone.
-fn said(leap: TimeDelta, spared: usize) -> String {
-    let gap = time::span(leap);
-    let stays = match spared {
+/// A newest backup that stands alone.
+struct Leap {
+    /// For how long none was made before it, by the dates.
+    gap: TimeDelta,
+    /// How many stay only because that does not count.
+    spared: usize,
+}
+
+/// What is said of it.
+fn said(leap: &Leap) -> String {
+    let gap = time::span(leap.gap);
+    let stays = match leap.spared {
         0 => String::new(),
         1 => "; 1 backup stays that is too old only by that gap".to_owned(),
         count => format!("; {count} backups stay that are too old only by that gap"),
     };
     let mend = "if the clock of this machine is right, they go in time, or with: voxeltron-backup prune --force";
-    let mend = if spared == 0 { "look at the clock of this machine" } else { mend };
+    let mend = if leap.spared == 0 { "look at the clock of this machine" } else { mend };
     format!("no backup was made in the {gap} before the newest one, or the clock has jumped{stays}: {mend}")
 }
 

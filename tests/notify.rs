@@ -101,7 +101,7 @@ fn make_due(sandbox: &Sandbox, job: &str) {
 #[test]
 fn a_run_that_passes_another_one_by_tells_nobody_that_all_is_well() {
     let (address, heard) = service("200 OK");
-    let waits = "before = \"touch {dir}/began; while [ ! -e {dir}/go ]; do sleep 0.05; done\"";
+    let waits = "before = \"touch {dir}/began; while [ -e {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done\"";
     let sandbox = sandbox(&format!("healthcheck_url = \"{address}/all\""), waits);
     sandbox.run(&["schedule-check"]);
     make_due(&sandbox, "j");

@@ -69,7 +69,10 @@ fn manifests(sandbox: &Sandbox, job: &str) -> usize {
 }
 
 fn waits_for(path: &Path) -> String {
-    format!("before = \"touch {{dir}}/began; while [ ! -e {} ]; do sleep 0.05; done\"", path.display())
+    format!(
+        "before = \"touch {{dir}}/began; while [ -e {{dir}} ] && [ ! -e {} ]; do sleep 0.05; done\"",
+        path.display()
+    )
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn a_job_whose_past_can_t_be_asked_for_keeps_no_other_waiting() {
     );
     let with_new = format!("[backup.targets.away]\ntype = \"local\"\npath = \"{{dir}}/file/x\"\n{text}");
     // Known first; the other one comes with the next tick.
-    sandbox.configure(&text.split("[[backup.jobs]]\nname = \"new\"").next().unwrap().to_owned());
+    sandbox.configure(text.split("[[backup.jobs]]\nname = \"new\"").next().unwrap());
     sandbox.run(&["schedule-check"]);
     make_due(&sandbox, "good");
     sandbox.write("file", "a file where a folder should be");
@@ -217,4 +220,27 @@ fn hosts_with_an_old_and_a_new_configuration_do_not_undo_each_other() {
     fs::remove_dir_all(sandbox.path("old")).unwrap();
     let back = tick("old", old);
     assert_eq!((&back["schedule"], &back["first_seen"]), (&"0 0 1 1 *".into(), &"2026-01-02T03:04:05Z".into()));
+}
+
+#[test]
+fn a_proof_outlives_the_record_that_it_stood_in() {
+    let (sandbox, bucket) = (Sandbox::new(), Bucket::new());
+    share(&sandbox, &bucket, "");
+    let key = "in/.voxeltron/state/good.json";
+    let proved = || serde_json::from_slice::<Value>(&bucket.get(key)).unwrap()["past"]["last_proved_id"].clone();
+    sandbox.command(&["-q", "run-job", "good"]).run();
+    sandbox.command(&["-q", "verify", "shop", "--latest", "--restore"]).stdout_any().run();
+    let id = proved();
+    assert!(id.is_string());
+    for damage in ["", "{\"version\": 1, \"job\""] {
+        bucket.delete(key);
+        if !damage.is_empty() {
+            bucket.put(key, damage.as_bytes());
+        }
+        // It is looked at when something is to be done.
+        fs::remove_file(sandbox.data_dir().join("tick.json")).ok();
+        rewrite(&sandbox, "good", |past| past["unasked"] = true.into());
+        sandbox.command(&["schedule-check"]).stderr_any().run();
+        assert_eq!(proved(), id, "{damage}");
+    }
 }

@@ -113,6 +113,17 @@ fn a_target_that_is_behind_is_told_until_it_has_the_newest_backup() {
 }
 
 #[test]
+fn a_slot_that_one_of_two_targets_lacks_is_open_though_the_state_is_lost() {
+    let sandbox = half_done();
+    fs::remove_file(sandbox.path("second")).unwrap();
+    fs::create_dir_all(sandbox.path("second/x")).unwrap();
+    fs::remove_dir_all(sandbox.data_dir()).unwrap();
+    sandbox.command(&["schedule-check"]).stderr_has("from local to second").run();
+    assert_eq!(content(&sandbox.path("second/x")), content(&sandbox.store()));
+    sandbox.run(&["schedule-check"]);
+}
+
+#[test]
 fn a_slot_is_tried_again_for_longer_than_half_an_hour() {
     let sandbox = half_done();
     rewrite_state(&sandbox, |job| job["failing"]["attempts"] = 100.into());
