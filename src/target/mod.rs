@@ -160,6 +160,12 @@ pub trait Target: Send + Sync {
         Ok(0)
     }
 
+    /// Counts up while anything moves on the line to it: bytes sent, answers got. A target that takes nothing of a body for
+    /// minutes is given up, unless this goes on. One without a line has nothing to say.
+    fn moved(&self) -> u64 {
+        0
+    }
+
     /// Records that several hosts change by turns, where the target has such; `for_cleanup`: also after a signal.
     fn records(&self, _for_cleanup: bool) -> Option<Box<dyn Records>> {
         None

@@ -125,6 +125,10 @@ impl Target for Cloud {
         Ok(stored)
     }
 
+    fn moved(&self) -> u64 {
+        self.0.wire.client.moved()
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
         match self.0.wire.ask(&Call::new(Place::Object(&path), Method::DELETE), &|answer| match answer.status {

@@ -133,6 +133,10 @@ impl Target for Gcs {
         Ok(stored)
     }
 
+    fn moved(&self) -> u64 {
+        self.0.wire.client.moved()
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
         let removed = self.0.remove(&self.0.wire, &path, None);

@@ -122,6 +122,10 @@ impl Target for S3 {
         Ok(stored)
     }
 
+    fn moved(&self) -> u64 {
+        self.0.wire.client.moved()
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
         self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
