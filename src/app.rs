@@ -213,7 +213,11 @@ impl App {
     /// [`Kind::Usage`] for one that is not there; [`Kind::Config`] when it can't be used.
     pub fn open_target(&self, name: &str) -> Result<OpenTarget> {
         let config = self.config.target(name)?;
-        Ok(OpenTarget { name: name.to_owned(), is_local: config.kind.is_local, target: (config.open)(&self.cx)?.into() })
+        Ok(OpenTarget {
+            name: name.to_owned(),
+            is_local: config.kind.is_local,
+            target: (config.open)(&self.cx)?.into(),
+        })
     }
 
     /// Opens the one target that is named, or all that a database's backups may be at.

@@ -192,6 +192,45 @@ fn a_target_that_stalls_is_dropped_and_the_others_finish() {
 }
 
 #[test]
+fn a_target_that_moves_on_its_line_is_not_dropped() {
+    /// Sends what it has, as slowly as its line is.
+    struct Sends<T>(T, AtomicU64);
+    impl<T: Target> Target for Sends<T> {
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+        fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<voxeltron_backup::target::Stored, TargetError> {
+            self.0.put(key, body)
+        }
+        fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
+            self.0.get(key)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<voxeltron_backup::target::Stored>, TargetError> {
+            self.0.list(prefix)
+        }
+        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            self.0.delete(key)
+        }
+        fn moved(&self) -> u64 {
+            self.1.fetch_add(1, Ordering::SeqCst)
+        }
+    }
+    let (data, gate) = (noise(8_000_000), Gate::default());
+    let stalling = StallingTarget { inner: Memory::default(), gate: gate.clone() };
+    let slow = Arc::new(Sends(stalling, AtomicU64::new(0)));
+    let key = ObjectKey::new("a/b/c").unwrap();
+    let world = World { clock: Arc::new(HastyClock::default()), ..World::system() };
+    let results = std::thread::scope(|scope| {
+        let fan = scope.spawn(|| fan_out(&mut &data[..], &[slow.clone()], &key, &world));
+        // On this clock hours pass.
+        std::thread::sleep(Duration::from_millis(1_500));
+        gate.open();
+        fan.join().unwrap()
+    });
+    assert_eq!(results[0].as_ref().unwrap().size, data.len() as u64);
+}
+
+#[test]
 fn a_target_that_takes_nothing_holds_the_source_up_and_not_the_memory() {
     struct Counted<R>(R, Arc<AtomicU64>);
     impl<R: Read> Read for Counted<R> {

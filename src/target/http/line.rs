@@ -140,8 +140,13 @@ impl Waiting {
             match self.head.recv_timeout(TICK) {
                 Ok(head) => {
                     let (status, headers) = head?;
-                    let body =
-                        Body { blocks: self.blocks, block: Vec::new(), taken: 0, cancel: cancel.clone(), failed: false };
+                    let body = Body {
+                        blocks: self.blocks,
+                        block: Vec::new(),
+                        taken: 0,
+                        cancel: cancel.clone(),
+                        failed: false,
+                    };
                     return Ok(Answer { status, headers, body });
                 }
                 Err(RecvTimeoutError::Disconnected) => {
