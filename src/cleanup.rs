@@ -2,6 +2,7 @@
 //! clock. Flows out: a verdict for each backup, carried out. Deletes at the target, and only what this program wrote.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -67,8 +68,7 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.
     let mut failures = Vec::new();
     let mut pruned = Pruned { backups, leftovers: Vec::new() };
-    let deadline = TimeDelta::from_std(job.timeout).unwrap_or(LEFTOVER_AGE) + LEFTOVER_AGE;
-    let before = now - deadline;
+    let before = now - age(job.timeout);
     let left = catalog.orphans.iter().filter(|orphan| orphan.id.job().as_deref() == Some(&job.name));
     let left: Vec<ObjectKey> = left
         .filter(|orphan| orphan.object.modified.or_else(|| orphan.id.at()).is_some_and(|at| at < before))
@@ -92,15 +92,26 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
         app.cx.world.cancel.check()?;
         failures.extend(open.target.delete_all(some).into_iter().filter_map(Result::err).filter(is_failure));
     }
-    if let Err(failure) = open.target.sweep(&owner.prefix(), before)
-        && is_failure(&failure)
-    {
-        failures.push(failure);
+    // Whose unfinished upload it is does not show: the job that may take longest decides.
+    let longest = app.jobs_of(&job.database).map(|job| job.timeout).max().unwrap_or(job.timeout);
+    let before = now - age(longest);
+    match open.target.sweep(&owner.prefix(), before) {
+        // No backup is the worse for it, but what dead runs left stays, and may cost.
+        Err(failure) if !is_failure(&failure) => {
+            let hint = failure.error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            app.cx.report.warn(&format!("job {}: {}{hint}", job.name, failure.error.message));
+        }
+        swept => failures.extend(swept.err()),
     }
     match failures.into_iter().next() {
         Some(failure) => Err(Error::from(failure).while_doing(format!("pruning {} at {}", job.name, open.name))),
         None => Ok(pruned),
     }
+}
+
+/// How old what a run left must be, if it may take so long.
+fn age(timeout: Duration) -> TimeDelta {
+    TimeDelta::from_std(timeout).unwrap_or(LEFTOVER_AGE) + LEFTOVER_AGE
 }
 
 /// Decides on every backup of a job. What can't be read, is cut, or has lost its object is no good one: it keeps no
@@ -146,7 +157,7 @@ fn verdicts(job: &JobConfig, entries: &[&Entry], proved: Option<&str>, now: Date
 
 /// Whether it is more than a target's word that it keeps what it has: an object lock, or a key that may only write.
 fn is_failure(failure: &TargetError) -> bool {
-    failure.cause != Cause::Denied
+    !matches!(failure.cause, Cause::Denied | Cause::Retained)
 }
 
 /// Removes backups: first what makes them such, so that no manifest ever stands without its object. What the target does
