@@ -122,7 +122,7 @@ impl App {
     /// # Errors
     /// [`Kind::Config`].
     pub fn open_shared(&self, name: &str) -> Result<Shared> {
-        let target = self.open_target(name)?.target;
+        let target = (self.config.target(name)?.open)(&self.cx)?;
         let (instance, time) = (&self.config.instance, self.config.lease);
         Shared::new(target, instance, &defaults().hostname, time, &self.cx.world)
     }
@@ -213,7 +213,11 @@ impl App {
     /// [`Kind::Usage`] for one that is not there; [`Kind::Config`] when it can't be used.
     pub fn open_target(&self, name: &str) -> Result<OpenTarget> {
         let config = self.config.target(name)?;
-        Ok(OpenTarget { name: name.to_owned(), is_local: config.kind.is_local, target: (config.open)(&self.cx)? })
+        Ok(OpenTarget {
+            name: name.to_owned(),
+            is_local: config.kind.is_local,
+            target: (config.open)(&self.cx)?.into(),
+        })
     }
 
     /// Opens the one target that is named, or all that a database's backups may be at.

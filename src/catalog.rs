@@ -5,6 +5,7 @@
 use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -29,7 +30,7 @@ pub struct OpenTarget {
     /// Whether it is on this machine.
     pub is_local: bool,
     /// The place itself.
-    pub target: Box<dyn Target>,
+    pub target: Arc<dyn Target>,
 }
 
 impl std::fmt::Debug for OpenTarget {

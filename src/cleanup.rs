@@ -2,6 +2,7 @@
 //! clock. Flows out: a verdict for each backup, carried out. Deletes at the target, and only what this program wrote.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -80,12 +81,13 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
     // Everything is tried before the first failure is told, so that one object that can't go does not keep the rest.
     let mut failures = Vec::new();
     let mut pruned = Pruned { backups, leftovers: Vec::new() };
-    let deadline = TimeDelta::from_std(job.timeout).unwrap_or(LEFTOVER_AGE) + LEFTOVER_AGE;
     // By a clock that may have jumped, everything is old: what a sibling is sending just now, too.
-    let before = if leap.is_some() && !mode.force { DateTime::<Utc>::MIN_UTC } else { now - deadline };
+    let doubts = leap.is_some() && !mode.force;
+    let before = |timeout| if doubts { DateTime::<Utc>::MIN_UTC } else { now - age(timeout) };
+    let own = before(job.timeout);
     let left = catalog.orphans.iter().filter(|orphan| orphan.id.job().as_deref() == Some(&job.name));
     let left: Vec<ObjectKey> = left
-        .filter(|orphan| orphan.object.modified.or_else(|| orphan.id.at()).is_some_and(|at| at < before))
+        .filter(|orphan| orphan.object.modified.or_else(|| orphan.id.at()).is_some_and(|at| at < own))
         .map(|orphan| orphan.object.key.clone())
         .collect();
     pruned.leftovers = left.iter().map(|key| key.to_string()).collect();
@@ -106,15 +108,25 @@ pub fn prune(app: &App, job: &JobConfig, open: &OpenTarget, mode: Mode) -> Resul
         app.cx.world.cancel.check()?;
         failures.extend(open.target.delete_all(some).into_iter().filter_map(Result::err).filter(is_failure));
     }
-    if let Err(failure) = open.target.sweep(&owner.prefix(), before)
-        && is_failure(&failure)
-    {
-        failures.push(failure);
+    // Whose unfinished upload it is does not show: the job that may take longest decides.
+    let longest = app.jobs_of(&job.database).map(|job| job.timeout).max().unwrap_or(job.timeout);
+    match open.target.sweep(&owner.prefix(), before(longest)) {
+        // No backup is the worse for it, but what dead runs left stays, and may cost.
+        Err(failure) if !is_failure(&failure) => {
+            let hint = failure.error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            app.cx.report.warn(&format!("job {}: {}{hint}", job.name, failure.error.message));
+        }
+        swept => failures.extend(swept.err()),
     }
     match failures.into_iter().next() {
         Some(failure) => Err(Error::from(failure).while_doing(format!("pruning {} at {}", job.name, open.name))),
         None => Ok(pruned),
     }
+}
+
+/// How old what a run left must be, if it may take so long.
+fn age(timeout: Duration) -> TimeDelta {
+    TimeDelta::from_std(timeout).unwrap_or(LEFTOVER_AGE) + LEFTOVER_AGE
 }
 
 /// Decides on every backup of a job. What can't be read, is cut, or has lost its object is no good one: it keeps no
@@ -183,7 +195,7 @@ fn said(leap: &Leap) -> String {
 
 /// Whether it is more than a target's word that it keeps what it has: an object lock, or a key that may only write.
 fn is_failure(failure: &TargetError) -> bool {
-    failure.cause != Cause::Denied
+    !matches!(failure.cause, Cause::Denied | Cause::Retained)
 }
 
 /// Removes backups: first what makes them such, so that no manifest ever stands without its object. What the target does

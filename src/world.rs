@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
@@ -93,6 +93,8 @@ pub trait Watch: Send + Sync + fmt::Debug {
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     signal: Arc<AtomicUsize>,
+    /// When somebody first saw it.
+    seen: Arc<OnceLock<Instant>>,
     watches: Vec<Arc<dyn Watch>>,
 }
 
@@ -120,7 +122,15 @@ impl Cancel {
     #[must_use]
     pub fn watching(&self, watch: Arc<dyn Watch>) -> Self {
         let watches = self.watches.iter().cloned().chain([watch]).collect();
-        Self { signal: Arc::clone(&self.signal), watches }
+        Self { watches, ..self.clone() }
+    }
+
+    /// How long ago a signal was first seen; none, if there was none.
+    pub fn stopped_for(&self) -> Option<Duration> {
+        match self.signal.load(Ordering::SeqCst) {
+            0 => None,
+            _ => Some(self.seen.get_or_init(Instant::now).elapsed()),
+        }
     }
 
     /// Fails once a lease is lost.
@@ -139,6 +149,7 @@ impl Cancel {
         match self.signal.load(Ordering::SeqCst) {
             0 => self.check_leases(),
             number => {
+                self.seen.get_or_init(Instant::now);
                 let number = i32::try_from(number).unwrap_or(15);
                 let name = match number {
                     1 => "SIGHUP".to_owned(),

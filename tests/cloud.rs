@@ -190,7 +190,7 @@ fn what_the_account_may_not_is_told_so_that_a_person_understands_it() {
     target.put(&key("host/x"), &mut &b"x"[..]).unwrap();
     let failure = target.delete(&key("host/x")).unwrap_err();
     let said = format!("{} hint: {}", failure.error.message, failure.error.hint.unwrap_or_default());
-    assert_eq!(failure.cause, Cause::Denied);
+    assert_eq!(failure.cause, Cause::Retained);
     assert!(
         said.contains("403 retention-locked: it is kept until 2") && said.contains("keeps it for a time"),
         "{said}"

@@ -695,3 +695,43 @@ fn what_the_configuration_says_wrong_is_told_with_its_mend() {
         sandbox(&stub, more).command(&["check", "--offline"]).exits(10).stdout_any().stderr_has(said).run();
     }
 }
+
+#[test]
+fn a_store_that_takes_the_same_again_and_again_is_given_up() {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    let place = endpoint.clone();
+    // It has nothing, then some, then nothing of it: two servers that do not know of each other.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length, mut first) = (String::new(), 0, String::new());
+            while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                if first.is_empty() {
+                    first.clone_from(&line);
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            let answer = match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                _ if first.starts_with("POST") => format!("200 OK\r\nLocation: {place}/up?upload_id=abcdefgh"),
+                _ if first.starts_with("DELETE") => "499 x".to_owned(),
+                odd if odd % 2 == 1 => "308 x\r\nRange: bytes=0-262143".to_owned(),
+                _ => "308 x".to_owned(),
+            };
+            stream.write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
+        }
+    });
+    let target = gcs::settings(&endpoint, "bucket", "").open(Identity::Anonymous, &World::system()).unwrap();
+    let failure = target.put(&key("host/x"), &mut &noise(3_000_000)[..]).unwrap_err();
+    assert_eq!(failure.cause, Cause::Failed, "{failure:?}");
+    let asked = asked.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((5..40).contains(&asked), "{asked} requests");
+}

@@ -37,7 +37,7 @@ impl Golden {
         let key_text = std::fs::read_to_string(folder.join("key")).unwrap().trim_end().to_owned();
         let keys = Keyring::new([Key::parse(&key_text).unwrap()]);
         let store = || Local::new("golden", &folder.join("store"));
-        let open = OpenTarget { name: "golden".into(), is_local: true, target: Box::new(store()) };
+        let open = OpenTarget { name: "golden".into(), is_local: true, target: std::sync::Arc::new(store()) };
         let catalog = catalog::read(&open, "", &mut |_| Ok(keys.clone())).unwrap();
         assert!(catalog.orphans.is_empty(), "{:?}", catalog.orphans);
         let entries: BTreeMap<String, Entry> =

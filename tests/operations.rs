@@ -445,7 +445,7 @@ fn check_looks_at_everything_and_leaves_nothing() {
     sandbox
         .command(&["check"])
         .stdout_has("ok  database shop")
-        .stdout_has("written, read and deleted")
+        .stdout_has("written, read, listed and deleted")
         .stdout_has("ok  job j")
         .run();
     assert_eq!(files_below(&sandbox.store()), Vec::<String>::new());

@@ -6,10 +6,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use common::faults::Gate;
 use common::{Sandbox, sqlite3};
 use voxeltron_backup::app::{self, App};
 use voxeltron_backup::backup::{self, JobReport, Order};
@@ -19,7 +21,7 @@ use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::target::memory::Memory;
 use voxeltron_backup::target::{Cause, Stored, Target, TargetError};
-use voxeltron_backup::world::{Watch, World};
+use voxeltron_backup::world::{Clock, SystemClock, Watch, World};
 
 /// A key of 32 bytes.
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -40,15 +42,45 @@ enum Fault {
     HidesManifests,
     /// Deletes no manifest.
     KeepsManifests,
+    /// Takes one byte of an object and then nothing, until it is let go; an hour passes by the clock meanwhile.
+    Stalls,
+    /// Takes all of an object, and stores it when it is let go.
+    StallsAtTheEnd,
 }
 
 /// A target in memory that does something wrong, and remembers what was asked of it.
 #[derive(Clone)]
-struct Faulty(Arc<(Memory, Mutex<Fault>, Mutex<Vec<String>>)>);
+struct Faulty(Arc<(Memory, Mutex<Fault>, Mutex<Vec<String>>)>, Stall);
+
+/// What a target that stalls waits for, and the clock that runs meanwhile.
+#[derive(Clone, Debug, Default)]
+struct Stall {
+    gate: Gate,
+    hurries: Arc<AtomicBool>,
+    skipped: Arc<AtomicU64>,
+}
+
+impl Clock for Stall {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock::default().now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let skipped = match self.hurries.load(Ordering::SeqCst) {
+            true => self.skipped.fetch_add(1, Ordering::SeqCst),
+            false => self.skipped.load(Ordering::SeqCst),
+        };
+        SystemClock::default().monotonic() + Duration::from_secs(20 * skipped.min(180))
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
 
 impl Faulty {
     fn new() -> Self {
-        Self(Arc::new((Memory::default(), Mutex::new(Fault::None), Mutex::default())))
+        Self(Arc::new((Memory::default(), Mutex::new(Fault::None), Mutex::default())), Stall::default())
     }
 
     fn set(&self, fault: Fault) {
@@ -94,6 +126,12 @@ impl Target for Faulty {
     fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
         self.note("put", key);
         let mut bytes = Vec::new();
+        let (stalls, at_end) = (self.has(Fault::Stalls, key, false), self.has(Fault::StallsAtTheEnd, key, false));
+        if stalls || at_end {
+            body.take(if at_end { u64::MAX } else { 1 }).read_to_end(&mut bytes).map_err(TargetError::body)?;
+            self.1.hurries.store(true, Ordering::SeqCst);
+            self.1.gate.wait();
+        }
         body.read_to_end(&mut bytes).map_err(TargetError::body)?;
         if self.has(Fault::NoObject, key, false) || self.has(Fault::NoManifest, key, true) {
             return Err(failed());
@@ -128,7 +166,7 @@ impl Target for Faulty {
 
 /// A job on SQLite that sends to two targets, `bad` and `good`, and keeps its newest backup only.
 struct Bench {
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
     app: App,
     bad: Faulty,
     good: Faulty,
@@ -158,7 +196,7 @@ impl Bench {
             config.targets.get_mut(name).unwrap().open = Arc::new(move |_| Ok(Box::new(target.clone())));
         }
         let app = App::new(config, &world, &Report::capturing(Style::default()));
-        Self { _sandbox: sandbox, app, bad, good }
+        Self { sandbox, app, bad, good }
     }
 
     fn run(&self, hour: i64) -> JobReport {
@@ -201,6 +239,67 @@ fn an_object_that_was_not_stored_gets_no_manifest() {
     let report = bench.with(Fault::NoObject);
     bench.bad_is_as_it_was(&report);
     assert_eq!(bench.bad.asked(), ["put object"]);
+}
+
+/// Waits until it is so; longer than half a minute is a test that hangs.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A run in which `bad` takes nothing more, whatever comes: the other one has its backup, and the run ends, while `bad`
+/// still stands there. Then `bad` is let go.
+fn stalled(bench: &mut Bench, fault: Fault, what: &str) {
+    let stall = bench.bad.1.clone();
+    bench.app.cx.world.clock = Arc::new(stall.clone());
+    bench.bad.set(fault);
+    let bench = &*bench;
+    let report = std::thread::scope(|scope| {
+        let run = scope.spawn(|| bench.run(2));
+        let started = Instant::now();
+        while !run.is_finished() && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (ended, held) = (run.is_finished(), bench.good.holds());
+        stall.gate.open();
+        assert!(ended, "the run waits for a target that takes nothing; the good one has {held:?}");
+        run.join().unwrap()
+    });
+    assert_eq!(report.outcome(), Err(Kind::Partial), "{report:?}");
+    let (bad, good) = (&report.targets[0], &report.targets[1]);
+    let error = bad.error.as_ref().unwrap();
+    assert_eq!((bad.stored, error.kind), (false, Kind::Target), "{bad:?}");
+    assert!(error.message.starts_with(&format!("target faulty: {what} for ")), "{error}");
+    assert!(good.stored && good.error.is_none(), "{good:?}");
+}
+
+#[test]
+fn a_target_that_stalls_is_dropped_and_the_others_get_their_backup() {
+    let mut bench = Bench::new();
+    // More than waits for one target.
+    let rows = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 8) \
+                insert into t select randomblob(1000000) from n";
+    sqlite3(&bench.sandbox.path("shop.db"), rows);
+    assert_eq!(bench.run(1).outcome(), Ok(()));
+    stalled(&mut bench, Fault::Stalls, "took no data");
+    until("what was dropped is over", || Arc::strong_count(&bench.bad.0) == 2);
+    assert_eq!(bench.bad.holds(), (1, 1), "nothing came of it");
+    let again = bench.run(2);
+    assert_eq!(again.outcome(), Ok(()));
+    assert!(again.targets.iter().any(|target| target.copied_from.as_deref() == Some("good")), "{again:?}");
+}
+
+#[test]
+fn what_a_dropped_target_finishes_after_all_is_removed() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.run(1).outcome(), Ok(()));
+    // It has been given all of it, and does not say that it is stored.
+    stalled(&mut bench, Fault::StallsAtTheEnd, "did not say that it has stored everything");
+    until("it is removed", || bench.bad.asked() == ["put object", "delete object"]);
+    until("it is gone", || bench.bad.holds() == (1, 1));
 }
 
 #[test]

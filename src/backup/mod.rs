@@ -224,7 +224,10 @@ fn remember(app: &App, order: &Order<'_>, report: &JobReport) -> Result<()> {
 
 fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Result<()> {
     let job = order.job;
-    let opened: Vec<OpenTarget> = order.targets.iter().map(|name| app.open_target(name)).collect::<Result<_>>()?;
+    let opened = open_all(app, order, report)?;
+    if opened.is_empty() {
+        return Ok(());
+    }
     let key = app.writing_key(job)?;
     let owner = app.owner(&job.database);
     if let Some(slot) = order.slot {
@@ -250,10 +253,24 @@ fn attempt(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> Res
     prune(app, job, &open, report)
 }
 
+/// Opens the targets. One that can't be, whose key is not to be had in this moment, fails by itself: the others get the
+/// backup.
+fn open_all(app: &App, order: &Order<'_>, report: &mut JobReport) -> Result<Vec<OpenTarget>> {
+    let mut opened = Vec::new();
+    for name in &order.targets {
+        match app.open_target(name) {
+            Ok(open) => opened.push(open),
+            Err(error) if error.is_stopped() => return Err(error),
+            Err(error) => report.targets.push(TargetReport { error: Some(error), ..TargetReport::new(name) }),
+        }
+    }
+    Ok(opened)
+}
+
 impl TargetReport {
-    fn new(open: &OpenTarget) -> Self {
+    fn new(name: &str) -> Self {
         Self {
-            target: open.name.clone(),
+            target: name.to_owned(),
             stored: false,
             was_there: false,
             copied_from: None,
@@ -265,11 +282,11 @@ impl TargetReport {
     }
 
     fn failed(open: &OpenTarget, error: Error) -> Self {
-        Self { error: Some(error), ..Self::new(open) }
+        Self { error: Some(error), ..Self::new(&open.name) }
     }
 
     fn was_there(open: &OpenTarget) -> Self {
-        Self { was_there: true, ..Self::new(open) }
+        Self { was_there: true, ..Self::new(&open.name) }
     }
 }
 

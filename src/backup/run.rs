@@ -2,6 +2,7 @@
 //! manifest, which alone makes it a backup. Touches the targets.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -19,7 +20,7 @@ use crate::format::key::Key;
 use crate::format::manifest::{self, ENCRYPTION, Signed};
 use crate::format::name::{self, BackupId, ObjectKey, Owner};
 use crate::pipeline::encrypt::Sealer;
-use crate::pipeline::fanout::fan_out;
+use crate::pipeline::fanout::{FanOut, Outcome};
 use crate::pipeline::gzip::Compressor;
 use crate::pipeline::meter::{Measured, MeasuredCell, Meter};
 use crate::target::{Cause, Target};
@@ -60,44 +61,66 @@ impl Run<'_> {
         report.created = Some(created);
         let started = world.clock.monotonic();
         let (mut stream, cells) = self.stream(engine, created)?;
-        let targets: Vec<&dyn Target> = open.iter().map(|open| open.target.as_ref()).collect();
-        let results = fan_out(&mut stream, &targets, &object, world);
+        let targets: Vec<Arc<dyn Target>> = open.iter().map(|open| Arc::clone(&open.target)).collect();
+        let mut fan = FanOut::new(&targets, &object, world);
+        let sent = fan.pump(&mut stream);
         drop(stream);
-        let duration = world.clock.monotonic().saturating_sub(started);
-        if let Some(failure) =
-            results.iter().find_map(|result| result.as_ref().err().filter(|failure| failure.cause == Cause::Body))
-        {
-            // The dump itself failed: every target says the same, and one of them says it for all.
-            return Err(failure.error.clone());
-        }
-        let Some(signed) = self.signed(&cells, &object, created, duration) else {
-            let unfinished = || Error::other("the dump did not end as it should");
-            for (open, result) in open.iter().zip(results) {
-                let error = result.map_or_else(Error::from, |_| unfinished());
-                drop(open.target.delete(&object));
-                report.targets.push(TargetReport::failed(open, error));
+        if let Err(error) = sent {
+            // The dump itself failed, whatever each target says; they clean up.
+            while let Some((at, outcome)) = fan.next() {
+                if let (Ok(_), Some(target)) = (outcome, targets.get(at)) {
+                    drop(target.delete(&object));
+                }
             }
-            return Ok(());
-        };
-        report.dump_bytes = Some(signed.dump_bytes);
-        let bytes = manifest::write(&signed, self.key.as_ref())?;
-        for (open, result) in open.iter().zip(results) {
-            let outcome = result.map_err(Error::from).and_then(|stored| match stored.size == signed.stored_bytes {
-                true => self.publish(open, &object, &bytes),
-                false => Err(self.size_differs(open, &object, stored.size, signed.stored_bytes)),
-            });
-            report.targets.push(match outcome {
-                Err(error) => TargetReport::failed(open, error),
-                Ok(false) => TargetReport::was_there(open),
-                Ok(true) => TargetReport {
-                    stored: true,
-                    object: Some(object.to_string()),
-                    stored_bytes: Some(signed.stored_bytes),
-                    ..TargetReport::new(open)
-                },
-            });
+            return Err(error);
         }
+        let duration = world.clock.monotonic().saturating_sub(started);
+        let signed = self.signed(&cells, &object, created, duration);
+        let published = match signed {
+            Some(signed) => {
+                report.dump_bytes = Some(signed.dump_bytes);
+                Some((manifest::write(&signed, self.key.as_ref())?, signed.stored_bytes))
+            }
+            None => None,
+        };
+        // Each gets its manifest as soon as it has its object: one that takes long, or hangs, holds no other up.
+        let mut reports: Vec<Option<TargetReport>> = open.iter().map(|_| None).collect();
+        while let Some((at, outcome)) = fan.next() {
+            if let (Some(open), Some(report)) = (open.get(at), reports.get_mut(at)) {
+                *report = Some(self.settle(open, &object, outcome, published.as_ref()));
+            }
+        }
+        report.targets.extend(reports.into_iter().flatten());
         Ok(())
+    }
+
+    /// What comes of a target that has ended; `published` is the manifest and the object's size, if the dump ended well.
+    fn settle(
+        &self,
+        open: &OpenTarget,
+        object: &ObjectKey,
+        outcome: Outcome,
+        published: Option<&(Vec<u8>, u64)>,
+    ) -> TargetReport {
+        let Some((manifest, bytes)) = published else {
+            let unfinished = || Error::other("the dump did not end as it should");
+            drop(open.target.delete(object));
+            return TargetReport::failed(open, outcome.map_or_else(Error::from, |_| unfinished()));
+        };
+        let outcome = outcome.map_err(Error::from).and_then(|stored| match stored.size == *bytes {
+            true => self.publish(open, object, manifest),
+            false => Err(self.size_differs(open, object, stored.size, *bytes)),
+        });
+        match outcome {
+            Err(error) => TargetReport::failed(open, error),
+            Ok(false) => TargetReport::was_there(open),
+            Ok(true) => TargetReport {
+                stored: true,
+                object: Some(object.to_string()),
+                stored_bytes: Some(*bytes),
+                ..TargetReport::new(&open.name)
+            },
+        }
     }
 
     /// Chains the stages.

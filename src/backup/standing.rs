@@ -47,7 +47,7 @@ pub(super) fn complete(
                 copied_from: Some(from.name.clone()),
                 object: Some(signed.object),
                 stored_bytes: Some(signed.stored_bytes),
-                ..TargetReport::new(to)
+                ..TargetReport::new(&to.name)
             }),
             Err(recopy::Failure::Destination(error)) => copied.push(TargetReport::failed(to, error)),
             // Then a new dump is what is left; what was copied already stays.
@@ -60,7 +60,7 @@ pub(super) fn complete(
     }
     report.created = entry.signed().map(|signed| signed.created);
     report.dump_bytes = entry.signed().map(|signed| signed.dump_bytes);
-    report.targets = with(true).map(|open| standing_report(app, open, owner, id)).chain(copied).collect();
+    report.targets.extend(with(true).map(|open| standing_report(app, open, owner, id)).chain(copied));
     Ok(true)
 }
 

@@ -1,19 +1,22 @@
 //! `check`: is everything there that a backup needs. Flows in: the configuration. Flows out: a line for each thing that
-//! was looked at. Writes, reads and deletes one small object at every target; `--offline` contacts nothing.
+//! was looked at. Writes, reads, lists and deletes one small object at every target; `--offline` contacts nothing.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 
+use chrono::DateTime;
 use serde::Serialize;
 
 use super::Done;
 use crate::app::App;
+use crate::catalog::OpenTarget;
 use crate::cli::CheckArgs;
 use crate::error::{Error, Kind, Result};
 use crate::exit;
 use crate::format::name::{ObjectKey, encode};
 use crate::schedule::files;
 use crate::secret::Source;
+use crate::target::{Cause, TargetError};
 
 /// What was looked at.
 #[derive(Debug, Serialize)]
@@ -134,20 +137,49 @@ fn target(app: &App, name: &str, offline: bool) -> Looked {
         encode(&app.config.instance),
         app.cx.world.random_hex(4)?
     ))?;
-    open.target.put(&key, &mut text.as_bytes())?;
-    let mut back = String::new();
-    let read = open.target.get(&key).map_err(Error::from).and_then(|mut reader| {
-        reader
-            .read_to_string(&mut back)
-            .map_err(|error| Error::from_io(error, Kind::Target, format!("target {name}: can't read {key}")))
-    });
+    open.target.put_briefly(&key, &mut text.as_bytes())?;
+    let tried = read_back(&open, &key, text).and_then(|()| listed(&open, &key));
     let deleted = open.target.delete(&key);
-    read?;
-    deleted?;
+    tried?;
+    let mut warnings = Vec::new();
+    match deleted {
+        Ok(()) => {}
+        Err(TargetError { cause: Cause::Retained, error }) => warnings.push(said(error)),
+        Err(failure) => return Err(failure.into()),
+    }
+    // Nothing is as old as that: it only shows whether we may look.
+    match open.target.sweep(key.as_str(), DateTime::UNIX_EPOCH) {
+        Ok(_) => {}
+        Err(TargetError { cause: Cause::Denied, error }) => warnings.push(said(error)),
+        Err(failure) => return Err(failure.into()),
+    }
+    Ok((format!("{}: written, read, listed and deleted", open.target.describe()), warnings))
+}
+
+/// A failure that is none, in one line.
+fn said(error: Error) -> String {
+    let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("{}{hint}", error.message)
+}
+
+fn read_back(open: &OpenTarget, key: &ObjectKey, text: &str) -> Result<()> {
+    let (mut back, name) = (String::new(), &open.name);
+    let mut reader = open.target.get(key)?;
+    reader
+        .read_to_string(&mut back)
+        .map_err(|error| Error::from_io(error, Kind::Target, format!("target {name}: can't read {key}")))?;
     if back != text {
         return Err(Error::new(Kind::Target, format!("target {name}: what was read is not what was written")));
     }
-    Ok((format!("{}: written, read and deleted", open.target.describe()), Vec::new()))
+    Ok(())
+}
+
+fn listed(open: &OpenTarget, key: &ObjectKey) -> Result<()> {
+    if open.target.list(key.as_str())?.iter().any(|stored| stored.key == *key) {
+        return Ok(());
+    }
+    let message = format!("target {}: {key} was stored, and its listing has not got it", open.name);
+    Err(Error::new(Kind::Target, message).hint("a store whose listings come late can't be trusted with retention"))
 }
 
 /// Whether several hosts can keep their state there.

@@ -304,7 +304,7 @@ impl Aside for Shelf {
 /// The place of the dumps.
 fn aside(app: &App) -> OpenTarget {
     let root = app.cx.data_dir.join(ASIDE);
-    OpenTarget { name: ASIDE.to_owned(), is_local: true, target: Box::new(Local::new(ASIDE, &root)) }
+    OpenTarget { name: ASIDE.to_owned(), is_local: true, target: Arc::new(Local::new(ASIDE, &root)) }
 }
 
 /// The dumps that are kept of a database.

@@ -1,25 +1,35 @@
 //! The one HTTP client, for every target on a network. Flows in: a request. Flows out: an answer whose body is read with
-//! care, or what went wrong. It follows no redirect, tries nothing again out of sight, and gives up what stands still.
-//! Touches the network; the client looks at `https_proxy` and `no_proxy` for the way, and http:// goes directly.
+//! care, or what went wrong. It follows no redirect, tries nothing again out of sight, gives up what stands still, and hears
+//! a signal whatever stands still. Touches the network, by threads of its own ([`line`]); the client looks at `https_proxy`
+//! and `no_proxy` for the way, and http:// goes directly.
 
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use attohttpc::header::{HeaderMap, HeaderName, HeaderValue};
-use attohttpc::{Method, ProxySettings, RequestBuilder, ResponseReader, Session};
+use attohttpc::{Method, ProxySettings, RequestBuilder, Session};
 use base64::Engine;
 
+pub use self::line::Body;
 use super::retry::{Policy, Tries};
 use super::trouble::{Line, Trouble};
 use crate::error::{Context, Error, Kind, Result};
-use crate::world::World;
+use crate::world::{Cancel, Watch, World};
+
+mod line;
 
 /// The largest document that is read, in bytes.
 const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 /// How much of a refusal is read, in bytes.
 const MAX_REFUSAL: u64 = 64 * 1024;
+/// After a signal, all that is put in order at the stores may take so long from the signal on.
+const GRACE: Duration = Duration::from_secs(1);
+/// What is put in order late has at least so long, each by itself.
+const LATE: Duration = Duration::from_millis(500);
 /// How the program names itself to a server.
 const USER_AGENT: &str = concat!("voxeltron-backup/", env!("CARGO_PKG_VERSION"));
 
@@ -88,7 +98,7 @@ pub struct Answer {
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body. It may end too early without an error: compare.
-    pub body: ResponseReader,
+    pub body: Body,
 }
 
 impl Answer {
@@ -147,6 +157,27 @@ pub struct Client {
     /// How often a request is tried.
     pub policy: Policy,
     patience: Patience,
+    /// Counts what went over the line.
+    moved: Arc<AtomicU64>,
+    is_for_cleanup: bool,
+}
+
+/// Ends what puts something in order when a signal has come and its grace is over: whoever sent it may send SIGKILL next.
+#[derive(Debug)]
+struct Grace {
+    signal: Cancel,
+    since: Duration,
+    world: World,
+}
+
+impl Watch for Grace {
+    fn check(&self) -> Result<()> {
+        let here = self.world.clock.monotonic().saturating_sub(self.since);
+        match self.signal.stopped_for() {
+            Some(time) if time >= GRACE && here >= LATE => self.signal.check(),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Client {
@@ -156,13 +187,25 @@ impl Client {
         session.follow_redirects(false);
         session.connect_timeout(patience.connect);
         roots.into_iter().for_each(|root| session.add_root_certificate(root.into()));
-        Self { session, world, policy, patience }
+        Self { session, world, policy, patience, moved: Arc::default(), is_for_cleanup: false }
     }
 
-    /// The same, after a signal, for what must be put in order.
+    /// The same for what must be put in order: a signal leaves it a moment.
     #[must_use]
     pub fn for_cleanup(&self) -> Self {
-        Self { world: self.world.for_cleanup(), ..self.clone() }
+        if self.is_for_cleanup {
+            return self.clone();
+        }
+        let mut world = self.world.for_cleanup();
+        let since = world.clock.monotonic();
+        let grace = Grace { signal: self.world.cancel.clone(), since, world: world.clone() };
+        world.cancel = world.cancel.watching(Arc::new(grace));
+        Self { world, is_for_cleanup: true, ..self.clone() }
+    }
+
+    /// Counts up while anything moves on the line: bytes sent, answers got.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// The same for a server that is near or not there at all: three attempts, and three seconds for a connection.
@@ -221,7 +264,8 @@ impl Client {
         // The client itself takes a text that is no URL for a mistake of its caller.
         url_of(request.url)?;
         let answer = if request.haste == Haste::Completing { self.patience.completion } else { self.patience.answer };
-        let mut builder = self.builder(&request.method, request.url)?.bytes(request.body).read_timeout(answer);
+        let (body, feed) = line::body(request.body.len() as u64);
+        let mut builder = self.builder(&request.method, request.url)?.body(body).read_timeout(answer);
         if request.haste != Haste::Reading {
             // The one way to end a write that the other side does not take.
             let sending = (request.body.len() as u64) / self.patience.slowest.max(1);
@@ -231,8 +275,11 @@ impl Client {
             builder = builder.try_header(name, value.clone()).map_err(Trouble::from_client)?;
         }
         builder = builder.try_header("user-agent", USER_AGENT).map_err(Trouble::from_client)?;
-        let (status, headers, body) = builder.send().map_err(Trouble::from_client)?.split();
-        Ok(Answer { status: status.as_u16(), headers, body })
+        let waiting = line::start(builder)?;
+        feed.send(request.body, &self.world.cancel, &self.moved)?;
+        let answer = waiting.answer(&self.world.cancel)?;
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        Ok(answer)
     }
 }
 
@@ -253,11 +300,16 @@ pub fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(
     Ok(())
 }
 
-/// The host of an address.
+/// The host of an address, without anything that is nobody's business.
 pub fn host(address: &str) -> &str {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // Before the host a password may stand.
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    }
 }
 
 /// An endpoint in the form that is signed and sent alike: no slash at its end, no port that the scheme implies.
@@ -314,6 +366,20 @@ pub fn pem(text: &str, label: &str) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_told_without_its_password() {
+        for (address, expected) in [
+            ("https://hc.example/ping/secret", "hc.example"),
+            ("https://user:secret@hc.example:8443/ping", "hc.example"),
+            ("https://user:sec@ret@hc.example?x=secret", "hc.example"),
+            ("http://[::1]:9000/x", "[::1]"),
+            ("http://[::1]/x", "[::1]"),
+            ("hc.example:80", "hc.example"),
+        ] {
+            assert_eq!(host(address), expected, "{address}");
+        }
+    }
 
     #[test]
     fn endpoints_take_one_form() {

@@ -112,7 +112,7 @@ impl Local {
         for entry in entries {
             let entry = entry.map_err(|error| self.fail("list", folder, &error))?;
             let kind = entry.file_type().map_err(|error| self.fail("list", &entry.path(), &error))?;
-            if kind.is_dir() {
+            if kind.is_dir() || (kind.is_symlink() && self.is_linked(&entry.path())?) {
                 self.walk(&entry.path(), found)?;
             } else if kind.is_file() {
                 match entry.metadata() {
@@ -123,6 +123,17 @@ impl Local {
             }
         }
         Ok(())
+    }
+
+    /// Whether a link stands for an instance's or a database's folder, which may well be kept on another disk: then what
+    /// `put` writes there is listed, too. Links elsewhere are none of ours, and could lead anywhere.
+    fn is_linked(&self, path: &Path) -> Result<bool, TargetError> {
+        let Ok(name) = path.strip_prefix(&self.root) else { return Ok(false) };
+        if name.components().count() > 2 || name.to_str().is_none_or(|name| ObjectKey::new(name).is_err()) {
+            return Ok(false);
+        }
+        // One that leads nowhere is a disk that is not mounted, not an empty folder.
+        fs::metadata(path).map(|meta| meta.is_dir()).map_err(|error| self.missing_root(path, &error))
     }
 
     fn missing_root(&self, folder: &Path, error: &io::Error) -> TargetError {

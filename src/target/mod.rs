@@ -68,6 +68,8 @@ pub enum Cause {
     Exists,
     /// The target lets us do much, but not that.
     Denied,
+    /// The target keeps it for a time, whoever asks: an object lock, a retention policy, a hold.
+    Retained,
     /// The bytes that were to be stored could not be read: not the target's fault.
     Body,
     /// Anything else.
@@ -128,6 +130,14 @@ pub trait Target: Send + Sync {
     /// [`Cause::Exists`], [`Cause::Body`] or the target's own failure; nothing is visible then.
     fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError>;
 
+    /// Stores what goes again in a moment: without what would make the target keep it.
+    ///
+    /// # Errors
+    /// As [`Target::put`].
+    fn put_briefly(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+        self.put(key, body)
+    }
+
     /// Opens an object.
     ///
     /// # Errors
@@ -143,7 +153,7 @@ pub trait Target: Send + Sync {
     /// Removes an object for good.
     ///
     /// # Errors
-    /// [`Cause::Denied`] where the target keeps what it has; its own failure.
+    /// [`Cause::Denied`] where we may not, [`Cause::Retained`] where the target keeps what it has; its own failure.
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError>;
 
     /// Removes many objects for good; what came of each, in their order. Some stores take many in one request.
@@ -158,6 +168,12 @@ pub trait Target: Send + Sync {
     /// The target's own failure.
     fn sweep(&self, _prefix: &str, _before: DateTime<Utc>) -> Result<usize, TargetError> {
         Ok(0)
+    }
+
+    /// Counts up while anything moves on the line to it: bytes sent, answers got. A target that takes nothing of a body for
+    /// minutes is given up, unless this goes on. One without a line has nothing to say.
+    fn moved(&self) -> u64 {
+        0
     }
 
     /// Records that several hosts change by turns, where the target has such; `for_cleanup`: also after a signal.

@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Target, TargetError};
+use super::{Cause, Target, TargetError};
 use crate::error::{Error, Kind, Result};
 use crate::format::name::{ObjectKey, encode};
 use crate::world::World;
@@ -70,7 +70,7 @@ pub fn prove(target: &dyn Target, records: &dyn Records, instance: &str, world: 
     outcome?;
     // One that keeps what it has, by a lock, is no worse for it.
     match removed {
-        Err(failure) if failure.cause != super::Cause::Denied => Err(failure.into()),
+        Err(failure) if !matches!(failure.cause, Cause::Denied | Cause::Retained) => Err(failure.into()),
         _ => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use attohttpc::ErrorKind;
+use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, io_reason};
 use crate::secret::Secret;
@@ -232,5 +233,7 @@ pub fn without(text: &str, secrets: &[Secret]) -> String {
         })
     };
     let text: String = text.chars().take(MAX_TEXT).collect();
+    // As it would stand in a URL, too.
+    let echoes = |word: &str| echoes(word) || echoes(&percent_decode_str(word).decode_utf8_lossy());
     text.split_whitespace().map(|word| if echoes(word) { "(removed)" } else { word }).collect::<Vec<_>>().join(" ")
 }

@@ -188,7 +188,7 @@ impl<T: Target> Target for StallingTarget<T> {
 }
 
 /// Something to wait for.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {

@@ -44,7 +44,11 @@ fn read_back(target: &dyn Target, backup: &Backup) -> Error {
 }
 
 fn read_catalog(target: impl Target + 'static) -> Result<catalog::Catalog, Error> {
-    let open = OpenTarget { name: "far".into(), is_local: false, target: Box::new(target) };
+    read_catalog_of(Arc::new(target))
+}
+
+fn read_catalog_of(target: Arc<dyn Target>) -> Result<catalog::Catalog, Error> {
+    let open = OpenTarget { name: "far".into(), is_local: false, target };
     catalog::read(&open, "", &mut |_| Ok(keys()))
 }
 
@@ -92,8 +96,8 @@ fn an_error_once_is_an_error_and_then_none() {
     let target = ErrorOnce::new(inner);
     assert_eq!(target.list("").unwrap_err().cause, Cause::Failed);
     assert_eq!(target.list("").unwrap().len(), 2);
-    let again = ErrorOnce::new(Memory::default());
-    let mut results = fan_out(&mut &backup.object[..], &[&again], &backup.object_key, &World::system());
+    let again = Arc::new(ErrorOnce::new(Memory::default()));
+    let mut results = fan_out(&mut &backup.object[..], &[again.clone()], &backup.object_key, &World::system());
     assert_eq!(results.remove(0).unwrap_err().cause, Cause::Failed);
     assert!(again.list("").unwrap().is_empty(), "a dump can't be rewound, so nothing was tried again");
     let error = read_catalog(ErrorOnce::new(Memory::default())).unwrap_err();
@@ -144,23 +148,23 @@ fn a_denied_delete_is_told_apart() {
 #[test]
 fn a_short_write_shows_in_the_size_and_in_the_catalog() {
     let backup = Recipe::default().build(&rows(200_000));
-    let target = ShortWrite { inner: Memory::default(), missing: 1 };
-    let mut results = fan_out(&mut &backup.object[..], &[&target], &backup.object_key, &World::system());
+    let target = Arc::new(ShortWrite { inner: Memory::default(), missing: 1 });
+    let mut results = fan_out(&mut &backup.object[..], &[target.clone()], &backup.object_key, &World::system());
     let size = results.remove(0).unwrap().size;
     assert_eq!(size, backup.signed.stored_bytes - 1, "what the target confirmed is not what was sent");
     target.inner.put(&backup.manifest_key, &mut &backup.manifest[..]).unwrap();
-    assert!(read_back(&target, &backup).message.contains("is cut"));
-    let catalog = read_catalog(target).unwrap();
+    assert!(read_back(&*target, &backup).message.contains("is cut"));
+    let catalog = read_catalog_of(target).unwrap();
     assert!(catalog.entries[0].damage().unwrap().starts_with("it is cut: "));
 }
 
 #[test]
 fn a_slow_target_gets_everything_and_holds_no_other_up_for_ever() {
     let data = noise(6_000_000);
-    let slow = SlowTarget { inner: Memory::default(), pause: Duration::from_millis(2) };
-    let fast = Memory::default();
+    let slow = Arc::new(SlowTarget { inner: Memory::default(), pause: Duration::from_millis(2) });
+    let fast = Arc::new(Memory::default());
     let key = ObjectKey::new("a/b/c").unwrap();
-    let results = fan_out(&mut &data[..], &[&slow, &fast], &key, &World::system());
+    let results = fan_out(&mut &data[..], &[slow, fast], &key, &World::system());
     assert!(results.iter().all(|result| result.as_ref().is_ok_and(|stored| stored.size == data.len() as u64)));
 }
 
@@ -168,23 +172,62 @@ fn a_slow_target_gets_everything_and_holds_no_other_up_for_ever() {
 fn a_target_that_stalls_is_dropped_and_the_others_finish() {
     let data = noise(8_000_000);
     let gate = Gate::default();
-    let stalling = StallingTarget { inner: Memory::default(), gate: gate.clone() };
-    let fast = Memory::default();
+    let stalling = Arc::new(StallingTarget { inner: Memory::default(), gate: gate.clone() });
+    let fast = Arc::new(Memory::default());
     let key = ObjectKey::new("a/b/c").unwrap();
-    // Five minutes without a byte pass at once on this clock; then the other target goes on to its end.
+    // Five minutes without a byte pass at once on this clock; then the other target goes on to its end, and nobody waits
+    // for the one that was dropped.
+    let world = World { clock: Arc::new(HastyClock::default()), ..World::system() };
+    let results = fan_out(&mut &data[..], &[stalling.clone(), fast], &key, &world);
+    let failure = results[0].clone().unwrap_err();
+    assert_eq!(failure.cause, Cause::Failed);
+    assert!(failure.error.message.starts_with("target memory: took no data for "), "{failure:?}");
+    gate.open();
+    // What it had not taken it never gets, and no end.
+    while Arc::strong_count(&stalling) > 1 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(stalling.list("").unwrap().is_empty());
+    assert_eq!(results[1].as_ref().unwrap().size, data.len() as u64);
+}
+
+#[test]
+fn a_target_that_moves_on_its_line_is_not_dropped() {
+    /// Sends what it has, as slowly as its line is.
+    struct Sends<T>(T, AtomicU64);
+    impl<T: Target> Target for Sends<T> {
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+        fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<voxeltron_backup::target::Stored, TargetError> {
+            self.0.put(key, body)
+        }
+        fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
+            self.0.get(key)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<voxeltron_backup::target::Stored>, TargetError> {
+            self.0.list(prefix)
+        }
+        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            self.0.delete(key)
+        }
+        fn moved(&self) -> u64 {
+            self.1.fetch_add(1, Ordering::SeqCst)
+        }
+    }
+    let (data, gate) = (noise(8_000_000), Gate::default());
+    let stalling = StallingTarget { inner: Memory::default(), gate: gate.clone() };
+    let slow = Arc::new(Sends(stalling, AtomicU64::new(0)));
+    let key = ObjectKey::new("a/b/c").unwrap();
     let world = World { clock: Arc::new(HastyClock::default()), ..World::system() };
     let results = std::thread::scope(|scope| {
-        let fan = scope.spawn(|| fan_out(&mut &data[..], &[&stalling, &fast], &key, &world));
-        while fast.list("").unwrap().is_empty() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let fan = scope.spawn(|| fan_out(&mut &data[..], &[slow.clone()], &key, &world));
+        // On this clock hours pass.
+        std::thread::sleep(Duration::from_millis(1_500));
         gate.open();
         fan.join().unwrap()
     });
-    let failure = results[0].clone().unwrap_err();
-    assert_eq!((failure.cause, failure.error.message.as_str()), (Cause::Body, "the target took no data for too long"));
-    assert!(stalling.list("").unwrap().is_empty());
-    assert_eq!(results[1].as_ref().unwrap().size, data.len() as u64);
+    assert_eq!(results[0].as_ref().unwrap().size, data.len() as u64);
 }
 
 #[test]
@@ -198,12 +241,12 @@ fn a_target_that_takes_nothing_holds_the_source_up_and_not_the_memory() {
         }
     }
     let (gate, taken) = (Gate::default(), Arc::new(AtomicU64::new(0)));
-    let stalling = StallingTarget { inner: Memory::default(), gate: gate.clone() };
-    let fast = Memory::default();
+    let stalling = Arc::new(StallingTarget { inner: Memory::default(), gate: gate.clone() });
+    let fast = Arc::new(Memory::default());
     let key = ObjectKey::new("a/b/c").unwrap();
     std::thread::scope(|scope| {
         let mut source = Counted(std::io::repeat(7).take(40_000_000), Arc::clone(&taken));
-        let (stalling, fast, key) = (&stalling, &fast, &key);
+        let key = &key;
         let fan = scope.spawn(move || fan_out(&mut source, &[stalling, fast], key, &World::system()));
         // Until it has stood still for a while.
         let mut before = u64::MAX;
@@ -220,11 +263,11 @@ fn a_target_that_takes_nothing_holds_the_source_up_and_not_the_memory() {
 #[test]
 fn a_dump_that_dies_reaches_every_target_as_its_own_error() {
     let error = Error::new(Kind::Tool, "pg_dump died").tail(vec!["last words".into()]);
-    let (one, two) = (Memory::default(), super::LocalPlace::default());
+    let (one, two) = (Arc::new(Memory::default()), super::LocalPlace::default());
     let key = ObjectKey::new("a/b/c").unwrap();
     for good in [0, 1, 256 * 1024, 3_000_000] {
         let mut body = FailingBody { bytes: &noise(good), error: error.clone() };
-        let results = fan_out(&mut body, &[&one, super::Place::target(&two)], &key, &World::system());
+        let results = fan_out(&mut body, &[one.clone(), Arc::new(two.local())], &key, &World::system());
         for result in results {
             assert_eq!(result.unwrap_err(), TargetError { cause: Cause::Body, error: error.clone() });
         }
@@ -236,9 +279,9 @@ fn a_dump_that_dies_reaches_every_target_as_its_own_error() {
 fn a_signal_in_the_middle_leaves_nothing() {
     let key = ObjectKey::new("a/b/c").unwrap();
     for signal in [2, 15] {
-        let (one, two, world) = (Memory::default(), super::LocalPlace::default(), World::system());
+        let (one, two, world) = (Arc::new(Memory::default()), super::LocalPlace::default(), World::system());
         let mut body = CancelAfter { inner: &noise(4_000_000)[..], bytes: 2_000_000, world: world.clone(), signal };
-        for result in fan_out(&mut body, &[&one, super::Place::target(&two)], &key, &world) {
+        for result in fan_out(&mut body, &[one.clone(), Arc::new(two.local())], &key, &world) {
             assert_eq!(result.unwrap_err().error.kind, Kind::Stopped(signal));
         }
         assert!(one.list("").unwrap().is_empty() && two.files().is_empty());

@@ -247,3 +247,27 @@ fn a_kill_in_the_middle_leaves_nothing_visible() {
     assert_eq!(place.target().sweep("host/shop/", later).unwrap(), 1, "a later run sweeps it");
     assert_eq!(place.target().list("").unwrap().len(), 2);
 }
+
+#[test]
+fn a_database_whose_folder_is_a_link_is_listed_or_an_error() {
+    let (place, other) = (LocalPlace::default(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(place.root().join("host")).unwrap();
+    let link = place.root().join("host/shop");
+    std::os::unix::fs::symlink(other.path(), &link).unwrap();
+    place.target().put(&key(), &mut &b"x"[..]).unwrap();
+    assert!(other.path().join("x").is_file());
+    for prefix in ["", "host/", "host/shop/"] {
+        let listed = place.target().list(prefix).unwrap();
+        assert_eq!(listed.iter().map(|it| it.key.as_str()).collect::<Vec<_>>(), ["host/shop/x"], "below {prefix:?}");
+    }
+    // A disk that is not mounted is not an empty folder.
+    let away = other.path().to_owned();
+    drop(other);
+    let failure = place.target().list("").unwrap_err();
+    assert!(failure.error.message.contains("host/shop") && !away.exists(), "{failure:?}");
+    // A link to a file, or of a name that is none of ours, is let be.
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &link).unwrap();
+    std::os::unix::fs::symlink("/nowhere", place.root().join("a note")).unwrap();
+    assert!(place.target().list("").unwrap().is_empty());
+}

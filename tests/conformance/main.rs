@@ -69,6 +69,11 @@ impl LocalPlace {
         self.folder.path()
     }
 
+    /// The same folder, as a target of its own.
+    pub fn local(&self) -> Local {
+        Local::new("local", self.root())
+    }
+
     /// Every file below the root.
     pub fn files(&self) -> Vec<PathBuf> {
         files(self.root())

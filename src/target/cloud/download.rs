@@ -5,7 +5,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use attohttpc::{Method, ResponseReader};
+use attohttpc::Method;
 use sha2::{Digest, Sha256};
 
 use super::Store;
@@ -14,14 +14,14 @@ use super::trouble::{is_changed, is_missing};
 use super::wire::{Call, Place};
 use crate::error::Error;
 use crate::target::TargetError;
-use crate::target::http::{Answer, Haste};
+use crate::target::http::{Answer, Body, Haste};
 use crate::target::trouble::{Doing, Line, Trouble};
 
 /// How much is asked for at once, in bytes: small enough that a reader who takes minutes loses little.
 const RANGE: u64 = 16 * 1024 * 1024;
 
 /// An answer that is being read, and where it ends in the object.
-type Piece = (ResponseReader, u64);
+type Piece = (Body, u64);
 
 /// Opens an object.
 pub fn open(target: &Arc<Store>, path: &str) -> Result<Box<dyn Read + Send>, TargetError> {

@@ -33,6 +33,8 @@ use wire::{Call, Place, Wire};
 pub const NAME: &str = "cloud";
 /// The Voxeltron Cloud kind.
 pub const KIND: TargetKind = TargetKind { name: NAME, is_local: false, has_records: false, read: settings::read };
+/// How many pages a listing may have.
+const MOST_PAGES: usize = 1_000_000;
 /// How many objects a page of a listing has at most.
 const PAGE: u32 = 1000;
 
@@ -69,7 +71,7 @@ impl Store {
     /// Every object below a prefix.
     fn objects(&self, prefix: &str) -> Result<Vec<Listed>, Trouble> {
         let (mut all, mut token, mut seen) = (Vec::new(), None::<String>, HashSet::new());
-        loop {
+        for _ in 0..MOST_PAGES {
             let mut query = vec![("prefix", prefix.to_owned()), ("limit", PAGE.to_string())];
             query.extend(token.take().map(|token| ("page_token", token)));
             let call = Call { query, ..Call::new(Place::Objects, Method::GET) };
@@ -83,6 +85,7 @@ impl Store {
                 next => token = next,
             }
         }
+        Err(Trouble::Strange("a listing without end".to_owned()))
     }
 }
 
@@ -123,6 +126,10 @@ impl Target for Cloud {
         stored.sort_by(|a, b| a.key.cmp(&b.key));
         stored.dedup_by(|a, b| a.key == b.key);
         Ok(stored)
+    }
+
+    fn moved(&self) -> u64 {
+        self.0.wire.client.moved()
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {

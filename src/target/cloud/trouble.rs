@@ -33,6 +33,7 @@ pub fn is_changed(trouble: &Trouble) -> bool {
 fn cause(trouble: &Trouble, doing: Doing) -> Cause {
     match refused(trouble) {
         Some(_) if is_missing(trouble) && doing == Doing::Get => Cause::NotFound,
+        Some(refusal) if refusal.code == "retention-locked" => Cause::Retained,
         Some(refusal) if matches!(refusal.status, 401 | 403) => Cause::Denied,
         _ => Cause::Failed,
     }

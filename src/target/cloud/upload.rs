@@ -118,6 +118,8 @@ impl Put<'_> {
         let mut tries = self.target.wire.client.tries();
         // How much the server has, if that is known, and whether it knows the length.
         let (mut at, mut told, mut known) = (chunks.start, false, true);
+        // The most it ever had: one that forgets and takes anew makes no progress.
+        let mut best = at;
         loop {
             let outcome = if known { session.patch(chunks, at, told) } else { session.state() };
             let trouble = match outcome {
@@ -128,10 +130,11 @@ impl Put<'_> {
                     Trouble::Strange(format!("it has {has} bytes of an upload of {} to {}", chunks.start, chunks.end()))
                 }
                 // It took a part of it, which is progress, or has answered a question.
-                Ok(State::Has { at: has, told: its }) if has > at || !known => {
-                    if has > at {
+                Ok(State::Has { at: has, told: its }) if has > best || !known => {
+                    if has > best {
                         tries.succeeded();
                     }
+                    best = best.max(has);
                     (at, told, known) = (has, its, true);
                     continue;
                 }

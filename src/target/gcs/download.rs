@@ -5,14 +5,12 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use attohttpc::ResponseReader;
-
 use super::Store;
 use super::documents::Object;
 use super::trouble::{is_missing, is_precondition};
 use super::wire::Call;
 use crate::error::Error;
-use crate::target::http::Haste;
+use crate::target::http::{Body, Haste};
 use crate::target::trouble::{Doing, Line, Trouble};
 use crate::target::{Cause, TargetError};
 
@@ -46,13 +44,13 @@ struct Reading {
     /// The CRC-32C of what was read.
     sum: u32,
     /// The answer that is being read, and where it ends.
-    piece: Option<(ResponseReader, u64)>,
+    piece: Option<(Body, u64)>,
     /// Why it ended: who reads on gets it again.
     failed: Option<Error>,
 }
 
 impl Reading {
-    fn next_piece(&self) -> Result<(ResponseReader, u64), Trouble> {
+    fn next_piece(&self) -> Result<(Body, u64), Trouble> {
         let length = self.object.size;
         let end = length.min(self.at + RANGE);
         let call = Call {

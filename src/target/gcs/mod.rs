@@ -28,6 +28,8 @@ use wire::{Call, Wire};
 
 /// The Google Cloud Storage kind.
 pub const KIND: TargetKind = TargetKind { name: "gcs", is_local: false, has_records: true, read: settings::read };
+/// How many pages a listing may have.
+const MOST_PAGES: usize = 1_000_000;
 /// How many objects a page of a listing has at most.
 const PAGE: u32 = 1000;
 
@@ -85,7 +87,7 @@ impl Store {
     /// Every object below a prefix.
     fn objects(&self, prefix: &str) -> Result<Vec<Object>, Trouble> {
         let (mut all, mut token, mut seen) = (Vec::new(), None::<String>, HashSet::new());
-        loop {
+        for _ in 0..MOST_PAGES {
             let mut query = vec![
                 ("prefix", prefix.to_owned()),
                 ("maxResults", PAGE.to_string()),
@@ -103,6 +105,7 @@ impl Store {
                 next => token = next,
             }
         }
+        Err(Trouble::Strange("a listing without end".to_owned()))
     }
 }
 
@@ -131,6 +134,10 @@ impl Target for Gcs {
         stored.sort_by(|a, b| a.key.cmp(&b.key));
         stored.dedup_by(|a, b| a.key == b.key);
         Ok(stored)
+    }
+
+    fn moved(&self) -> u64 {
+        self.0.wire.client.moved()
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {

@@ -47,7 +47,8 @@ fn is_kept(refusal: &Refusal) -> bool {
 fn cause(trouble: &Trouble, doing: Doing) -> Cause {
     match refused(trouble) {
         Some(_) if is_missing(trouble) && doing == Doing::Get => Cause::NotFound,
-        Some(it) if is_kept(it) || matches!(it.status, 401 | 403) => Cause::Denied,
+        Some(it) if is_kept(it) => Cause::Retained,
+        Some(it) if matches!(it.status, 401 | 403) => Cause::Denied,
         _ => Cause::Failed,
     }
 }

@@ -145,6 +145,8 @@ impl Put<'_> {
         let mut tries = self.target.wire.client.tries();
         // How much the store has, if that is known.
         let (mut at, mut known) = (chunks.start, true);
+        // The most it ever had: one that forgets and takes anew makes no progress.
+        let mut best = at;
         loop {
             let outcome = if known { session.put(chunks, at) } else { session.state() };
             let trouble = match outcome {
@@ -160,9 +162,9 @@ impl Put<'_> {
                 Ok(State::Has(has)) if has < chunks.start || has > chunks.end() => {
                     Trouble::Strange(format!("it has {has} bytes of an upload of {} to {}", chunks.start, chunks.end()))
                 }
-                Ok(State::Has(has)) if has > at => {
+                Ok(State::Has(has)) if has > best => {
                     // It took a part of it: that is progress.
-                    (at, known) = (has, true);
+                    (at, known, best) = (has, true, has);
                     tries.succeeded();
                     continue;
                 }
@@ -194,7 +196,8 @@ impl Put<'_> {
     /// After the last chunk the upload may be over, and known no more: then what stands there decides.
     fn settle(&self, trouble: &Trouble, chunks: &Chunks<'_>) -> Result<Option<Object>, TargetError> {
         let gone = matches!(trouble, Trouble::Refused(refusal) if matches!(refusal.status, 404 | 410 | 412));
-        let strange = matches!(trouble, Trouble::Strange(_));
+        // A signal in the middle of it leaves it unsure, too.
+        let strange = matches!(trouble, Trouble::Strange(_) | Trouble::Told(_));
         if !chunks.last || !(gone || strange) {
             return Ok(None);
         }

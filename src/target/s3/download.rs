@@ -4,12 +4,12 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use attohttpc::ResponseReader;
 use s3::command::Command;
 
 use super::Store;
 use super::wire::{Answer, Call};
 use crate::target::TargetError;
+use crate::target::http::Body;
 use crate::target::trouble::{Doing, Line, Trouble};
 
 /// How much is asked for at once, in bytes: small enough that a reader who takes minutes loses little.
@@ -56,7 +56,7 @@ fn first_piece(answer: Answer) -> Result<(String, u64, Option<Piece>), Trouble> 
 }
 
 /// An answer that is being read, and where it ends.
-type Piece = (ResponseReader, u64);
+type Piece = (Body, u64);
 
 /// An object that is being read.
 struct Reading {

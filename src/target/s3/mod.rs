@@ -10,9 +10,10 @@ use chrono::{DateTime, Utc};
 use s3::command::Command;
 
 use super::records::Records;
-use super::trouble::{Doing, Line, Shown, Trouble};
+use super::trouble::{Doing, Line, Shown, Trouble, without};
 use super::{Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
+use crate::report::Report;
 
 mod download;
 mod pages;
@@ -46,6 +47,8 @@ struct Store {
     protection: Protection,
     /// Whether the store takes `If-None-Match`, as far as is known.
     conditions: AtomicBool,
+    /// Where what can't be put in order is told.
+    report: Report,
 }
 
 impl Store {
@@ -61,9 +64,7 @@ impl Store {
 
     fn tell(&self, trouble: &Trouble, doing: Doing, on: &str) -> TargetError {
         let secrets = self.wire.secrets();
-        let scrub = |text: &str| {
-            secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "(removed)"))
-        };
+        let scrub = |text: &str| without(text, &secrets);
         let shown = Shown { name: &self.name, endpoint: &self.endpoint, bucket: &self.bucket, scrub: &scrub };
         let on = if on.is_empty() { format!("bucket {}", self.bucket) } else { on.to_owned() };
         trouble.tell(&shown, doing, &on)
@@ -101,7 +102,11 @@ impl Target for S3 {
     }
 
     fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
-        upload::put(&self.0, key, body)
+        upload::put(&self.0, key, body, self.0.protection.lock.as_ref())
+    }
+
+    fn put_briefly(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+        upload::put(&self.0, key, body, None)
     }
 
     fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
@@ -120,6 +125,10 @@ impl Target for S3 {
         stored.sort_by(|a, b| a.key.cmp(&b.key));
         stored.dedup_by(|a, b| a.key == b.key);
         Ok(stored)
+    }
+
+    fn moved(&self) -> u64 {
+        self.0.wire.client.moved()
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {

@@ -142,10 +142,12 @@ pub fn objects(wire: &Wire, prefix: &str) -> Result<Vec<Object>, Trouble> {
                 found.push(Object { key, ..object });
             }
         }
-        if !is_true(&page.is_truncated) {
+        let next = page.next_continuation_token.filter(|next| !next.is_empty());
+        // Where it is not said whether there is more, a way to go on is word enough.
+        if !is_true(&page.is_truncated) && !(page.is_truncated.is_empty() && next.is_some()) {
             return Ok(found);
         }
-        let next = page.next_continuation_token.filter(|next| !next.is_empty() && Some(next) != token.as_ref());
+        let next = next.filter(|next| Some(next) != token.as_ref());
         token = Some(next.ok_or_else(|| Trouble::Strange("a listing that breaks off".to_owned()))?);
     }
     Err(Trouble::Strange("a listing without end".to_owned()))

@@ -13,6 +13,7 @@ use super::{S3, Store};
 use crate::config::table::Table;
 use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
+use crate::report::Report;
 use crate::secret::{Secret, Source};
 use crate::target::Opener;
 use crate::target::http::{Client, Patience, certificates, endpoint, host, named};
@@ -111,16 +112,20 @@ impl Settings {
     /// # Errors
     /// [`Kind::Config`] when the CA file can't be read, or the bucket's or region's name can't be one.
     pub fn open(&self, keys: &Keys, world: &World) -> Result<S3> {
+        self.telling(keys, world, &Report::default())
+    }
+
+    fn telling(&self, keys: &Keys, world: &World, report: &Report) -> Result<S3> {
         let token = keys.token.as_ref().map(Secret::expose);
         let credentials = Credentials::new(Some(keys.access.expose()), Some(keys.secret.expose()), token, None, None);
-        self.with(credentials.map_err(|_| self.unusable("the keys"))?, world)
+        self.with(credentials.map_err(|_| self.unusable("the keys"))?, world, report)
     }
 
     fn unusable(&self, what: &str) -> Error {
         Error::new(Kind::Config, format!("target {}: {what} can't be used", self.name))
     }
 
-    fn with(&self, credentials: Credentials, world: &World) -> Result<S3> {
+    fn with(&self, credentials: Credentials, world: &World, report: &Report) -> Result<S3> {
         let roots = self.ca_file.as_deref().map(|path| certificates(path, &self.name)).transpose()?.unwrap_or_default();
         let region = Region::Custom { region: self.region.clone(), endpoint: self.endpoint.clone() };
         let mut bucket =
@@ -138,6 +143,7 @@ impl Settings {
             storage_class: self.storage_class.clone(),
             protection: self.protection.clone(),
             conditions: AtomicBool::new(true),
+            report: report.clone(),
         })))
     }
 }
@@ -242,9 +248,9 @@ fn open(settings: &Settings, given: Option<(&Source, &Source)>, token: Option<&S
         (None, Some(access), Some(secret)) => {
             Keys { access: Secret::new(access), secret: Secret::new(secret), token: vars.get(VARS[2]).map(Secret::new) }
         }
-        _ => return settings.with(role(settings, cx)?, &cx.world),
+        _ => return settings.with(role(settings, cx)?, &cx.world, &cx.report),
     };
-    settings.open(&keys, &cx.world)
+    settings.telling(&keys, &cx.world, &cx.report)
 }
 
 /// Credentials that the host or the container has: asked for only where there can be such, since elsewhere the question

@@ -11,7 +11,8 @@ use crate::target::{Cause, TargetError};
 fn permission(doing: Doing) -> &'static str {
     match doing {
         Doing::Put => "s3:PutObject",
-        Doing::Get => "s3:GetObject",
+        // Without the second one, what is not there is hidden.
+        Doing::Get => "s3:GetObject and s3:ListBucket",
         Doing::List => "s3:ListBucket",
         Doing::Delete => "s3:DeleteObject",
         Doing::Sweep => "s3:ListBucketMultipartUploads and s3:AbortMultipartUpload",
@@ -112,10 +113,19 @@ impl Words for Trouble {
     }
 }
 
+/// Whether an object lock is in the way; most stores have no word of its own for it.
+fn is_locked(refusal: &Refusal) -> bool {
+    let message = refusal.message.to_ascii_lowercase();
+    let signs = ["object lock", "worm protected", "retention period", "legal hold"];
+    refusal.code == "ObjectLocked"
+        || (matches!(refusal.status, 400 | 403) && signs.iter().any(|sign| message.contains(sign)))
+}
+
 fn cause(trouble: &Trouble, doing: Doing) -> Cause {
     match trouble {
         Trouble::Refused(_) if trouble.is_missing() && doing == Doing::Get => Cause::NotFound,
         Trouble::Refused(refusal) => match (refusal.status, refusal.code.as_str()) {
+            _ if is_locked(refusal) => Cause::Retained,
             (_, "AccessDenied" | "AllAccessDisabled" | "ObjectLocked" | "InvalidObjectState") => Cause::Denied,
             (401 | 403, "") => Cause::Denied,
             _ => Cause::Failed,
@@ -149,7 +159,10 @@ fn hint(trouble: &Trouble, target: &Shown<'_>, doing: Doing) -> Option<String> {
                 None => format!("the bucket is in another region: look at `region` and `endpoint` in {keys}"),
             }
         }
-        (_, "ObjectLocked" | "InvalidObjectState") => "look at the object's lock and storage class".to_owned(),
+        _ if is_locked(refusal) => {
+            "a lock of the object, or a rule of the bucket, keeps it for its time: that is no fault".to_owned()
+        }
+        (_, "InvalidObjectState") => "look at the object's storage class".to_owned(),
         (401 | 403, _) => format!("let the key do {} on the bucket {}", permission(doing), target.bucket),
         (_, "InvalidStorageClass") => format!("look at `storage_class` in {keys}"),
         (404, "") => format!("look at `endpoint` in {keys}: no S3 store answers there"),

@@ -3,6 +3,7 @@
 //! are under way the next one is read: some at once while they are small, one at a time when they are large.
 
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::TimeDelta;
@@ -10,10 +11,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s3::command::{Command, Multipart};
 use s3::serde_types::{CompleteMultipartUploadData, Part};
 
-use super::Store;
 use super::pages;
 use super::trouble::Words;
 use super::wire::{Answer, Call, Wire};
+use super::{Lock, Store};
 use crate::format::name::ObjectKey;
 use crate::format::time::rfc3339;
 use crate::target::trouble::{Doing, Line, Trouble};
@@ -95,12 +96,14 @@ struct Put<'t> {
     path: String,
     mark: String,
     size: u64,
+    /// Until when nobody may remove it.
+    lock: Option<&'t Lock>,
 }
 
 /// Stores a body under a key.
-pub fn put(target: &Store, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+pub fn put(target: &Store, key: &ObjectKey, body: &mut dyn Read, lock: Option<&Lock>) -> Result<Stored, TargetError> {
     let mark = target.wire.client.world.random_hex(16).map_err(|error| TargetError { cause: Cause::Failed, error })?;
-    let mut put = Put { target, key, path: target.path(key.as_str()), mark, size: 0 };
+    let mut put = Put { target, key, path: target.path(key.as_str()), mark, size: 0, lock };
     // Stores that know no conditions are asked before; between this and the end another writer could still come. The
     // others settle it themselves.
     if !matches!(put.look(&target.wire)?, Found::Nothing | Found::Hidden) {
@@ -137,7 +140,7 @@ impl Put<'_> {
         let encryption = protection.encryption.clone().map(|kind| ("x-amz-server-side-encryption", kind));
         let key = protection.kms_key.clone().map(|key| ("x-amz-server-side-encryption-aws-kms-key-id", key));
         let now = self.target.wire.client.world.clock.now();
-        let lock = protection.lock.iter().flat_map(|lock| {
+        let lock = self.lock.into_iter().flat_map(|lock| {
             let until = now + TimeDelta::days(lock.days.into());
             [("x-amz-object-lock-mode", lock.mode.clone()), ("x-amz-object-lock-retain-until-date", rfc3339(until))]
         });
@@ -179,7 +182,9 @@ impl Put<'_> {
                 conditions.store(false, Ordering::Relaxed);
                 continue;
             }
-            if trouble.is_precondition() || trouble.is_unsure() || trouble.is_missing() {
+            // A signal in the middle of it leaves it unsure, too.
+            let stopped = matches!(trouble, Trouble::Told(_));
+            if trouble.is_precondition() || trouble.is_unsure() || trouble.is_missing() || stopped {
                 match self.look(&self.target.wire.for_cleanup()) {
                     Ok(Found::Mine(_)) => return Ok(()),
                     Ok(Found::Another(size, None)) if trouble.is_unsure() && size == self.size => return Ok(()),
@@ -237,7 +242,10 @@ impl Put<'_> {
                     let (work, report) = (work.clone(), report.clone());
                     scope.spawn(move || {
                         for (number, content) in work {
-                            let outcome = self.part(id, number, &content);
+                            // One that panics must be heard of, too: else everybody waits for it.
+                            let outcome = catch_unwind(AssertUnwindSafe(|| self.part(id, number, &content)));
+                            let lost = |_| Err(Trouble::Strange("a part that got lost on its way".to_owned()));
+                            let outcome = outcome.unwrap_or_else(lost);
                             // Nobody waits for it after a failure.
                             let _ = report.send((number, content, outcome));
                         }
@@ -377,8 +385,13 @@ impl Drop for Upload<'_> {
     /// What can't be aborted now is swept later.
     fn drop(&mut self) {
         let wire = self.target.wire.for_cleanup();
-        if let Some(id) = self.id.take() {
-            let _ = abort(&wire, self.path, &id);
+        if let Some(id) = self.id.take()
+            && let Err(trouble) = abort(&wire, self.path, &id)
+        {
+            let failure = self.target.tell(&trouble, Doing::Sweep, self.path).error;
+            let hint = failure.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            let text = format!("{}: what was sent stays there until it is swept{hint}", failure.message);
+            self.target.report.warn(&text);
         }
         if self.unsure {
             let found = pages::uploads(&wire, self.path).unwrap_or_default();

@@ -13,6 +13,7 @@ use s3::request::Request;
 use s3::request::blocking::AttoRequest;
 
 use super::trouble;
+use crate::secret::Secret;
 use crate::target::http::{self, Client, Haste, Outgoing};
 use crate::target::retry::Tries;
 use crate::target::trouble::{Line, Trouble};
@@ -94,10 +95,11 @@ impl Wire {
     }
 
     /// The secrets that no message may have in it.
-    pub fn secrets(&self) -> Vec<String> {
+    pub fn secrets(&self) -> Vec<Secret> {
         let all = [self.bucket.access_key(), self.bucket.secret_key(), self.bucket.session_token()];
         let token = self.bucket.security_token();
-        all.into_iter().chain([token]).filter_map(|found| found.ok().flatten()).filter(|text| text.len() > 3).collect()
+        let all = all.into_iter().chain([token]).filter_map(|found| found.ok().flatten());
+        all.filter(|text| text.len() > 3).map(Secret::new).collect()
     }
 
     /// A fresh count of attempts.
