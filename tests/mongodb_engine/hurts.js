@@ -15,6 +15,7 @@ d.types.insertMany([
   { _id: { compound: 1, key: [1, 'x'] }, v: 1 },
   { _id: 'a string', v: 1 },
   { _id: UUID('00112233-4455-6677-8899-aabbccddeeff'), v: 1 },
+  { _id: 'rare', old: new Binary(bytes, 2), oldUuid: new Binary(bytes.subarray(0, 16), 3), sealed: new Binary(bytes, 6), column: new Binary(bytes, 7), sensitive: new Binary(bytes, 8), vector: new Binary(bytes.subarray(0, 6), 9), scope: Code('return a', { a: 1 }), ref: DBRef('types', 1) },
 ]);
 d.big.insertOne({ _id: 1, t: 'x'.repeat(16 * 1024 * 1024 - 60) });
 d.indexed.insertMany([...Array(500).keys()].map((i) => ({ _id: i, a: i, b: -i, e: i % 7, when: new Date(), words: 'lorem ipsum ' + i })));

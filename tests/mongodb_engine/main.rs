@@ -12,6 +12,8 @@ mod common;
 mod accidents;
 #[path = "../common/cutter.rs"]
 mod cutter;
+mod living;
 mod refusals;
 mod roundtrip;
+mod script;
 mod support;

@@ -7,7 +7,7 @@ use voxeltron_backup::engine::{Counts, Destination, Request};
 use voxeltron_backup::error::Kind;
 
 use crate::common::Sandbox;
-use crate::support::{Database, inspect, inspected, js, restore, tools};
+use crate::support::{Database, archive, bson, fake_tools, inspect, inspected, int, js, restore, tools};
 
 #[test]
 fn data_that_hurts_comes_back_the_same() {
@@ -15,7 +15,7 @@ fn data_that_hurts_comes_back_the_same() {
     let before = db.all();
     let (bytes, findings) = db.backup();
     assert!(findings.tool_version.is_some() && findings.server_version.is_some(), "{findings:?}");
-    for (name, count) in [("types", 13), ("indexed", 500), ("empty", 0), ("capped", 20), ("a*b", 1), ("many_59", 1)] {
+    for (name, count) in [("types", 14), ("indexed", 500), ("empty", 0), ("capped", 20), ("a*b", 1), ("many_59", 1)] {
         assert_eq!(findings.counts.get(name), Some(&Some(count)), "{name}");
     }
     db.js("d.types.deleteMany({}); d.indexed.dropIndexes(); d.wild.drop(); d.extra.insertOne({a: 1}); d.big.updateOne({}, {$set: {t: 1}})");
@@ -110,6 +110,101 @@ fn a_backup_with_the_wrong_rows_is_caught() {
     assert_eq!(error.kind, Kind::Tool);
     assert!(error.message.contains(r#"check "all old": expected "1", found "2"; check "#), "{error}");
     assert!(error.message.matches("check ").count() == 3, "{error:?}");
+    db.assert_nothing_left();
+}
+
+/// Types that are deprecated, of which the shell makes others: a tool alone writes them.
+#[test]
+fn types_that_the_shell_does_not_write_come_back_byte_for_byte() {
+    let text = |value: &str| [&u32::try_from(value.len() + 1).unwrap().to_le_bytes(), value.as_bytes(), b"\0"].concat();
+    let scope = bson(&int("a", 1));
+    let scoped = [text("return a"), scope].concat();
+    let scoped = [&u32::try_from(scoped.len() + 4).unwrap().to_le_bytes(), &scoped[..]].concat();
+    let rare =
+        [(0x06, Vec::new()), (0x0c, [text("shop.a"), vec![7; 12]].concat()), (0x0e, text("a symbol")), (0x0f, scoped)];
+    let documents: Vec<Vec<u8>> = rare
+        .iter()
+        .zip(1..)
+        .map(|((kind, value), id)| bson(&[&int("_id", id)[..], &[*kind], b"v\0", value].concat()))
+        .collect();
+    let db = Database::with("rare", "d.a.insertOne({_id: 'live'})");
+    let given = archive(&db.name, "7.0.0", "{}", &documents);
+    restore(db.engine().as_ref(), Cursor::new(&given), Destination::InPlace, &Counts::new()).unwrap();
+    let (taken, findings) = db.backup();
+    assert_eq!(findings.counts.get("a"), Some(&Some(4)));
+    let whole = |document: &Vec<u8>| taken.windows(document.len()).any(|part| part == document);
+    assert_eq!(
+        documents.iter().map(whole).collect::<Vec<_>>(),
+        [true; 4],
+        "undefined, DBPointer, symbol, code with scope"
+    );
+}
+
+/// What a MongoDB takes and this server does not; once it does, it belongs to the data that hurts.
+#[test]
+fn indexes_that_this_server_refuses() {
+    let db = Database::with("refusing", "d.a.insertOne({_id: 1})");
+    for (options, why) in [
+        ("{collation: {locale: 'de', strength: 2}}", "collation is not implemented yet"),
+        ("{hidden: true}", "hidden indexes are not supported yet"),
+    ] {
+        let script = format!("db.getSiblingDB('{}').a.createIndex({{a: 1}}, {options})", db.name);
+        let said = crate::support::try_js(&script).expect_err(options);
+        assert!(said.contains(why), "{said}");
+    }
+    // A view is said to be made, and none is.
+    db.js("d.createCollection('v', {viewOn: 'a', pipeline: []})");
+    assert_eq!(db.js("print(d.getCollectionInfos({name: 'v'}).filter((it) => it.type === 'view').length)"), "0");
+}
+
+/// FerretDB is slow to remove them, so they are removed as a server does it: from what was loaded, at any time.
+#[test]
+fn documents_that_expire_while_they_are_loaded_are_no_difference() {
+    let db = Database::with(
+        "expires",
+        "d.sessions.insertMany([...Array(9).keys()].map((i) => ({_id: i, when: new Date(i < 4 ? Date.now() - 3000000 : Date.now())})));
+         d.sessions.createIndex({when: 1}, {expireAfterSeconds: 3600}); d.lasting.insertMany([{_id: 1}, {_id: 2}])",
+    );
+    let (bytes, findings) = db.backup();
+    assert_eq!(findings.counts.get("sessions"), Some(&Some(9)));
+    let expiring = |collection: &str| {
+        let script = format!(
+            "for (const it of db.adminCommand({{listDatabases: 1, nameOnly: true}}).databases.filter((it) => it.name.startsWith('{}')))
+                 for (const n of db.getSiblingDB(it.name).getCollectionNames())
+                     if (n.startsWith('__restoring_') ? n.endsWith('_{collection}') : it.name.includes('__drill_') && n === '{collection}') {{
+                         const c = db.getSiblingDB(it.name).getCollection(n); c.deleteOne({{_id: c.findOne({{}})._id}}); }}",
+            db.name
+        );
+        fake_tools(&[(
+            "mongosh",
+            &format!(
+                "cat >$here/in\nif grep -q '\"action\":\"\\(loaded\\|swap\\)\"' $here/in; then echo x >>$here/times; cat <<'END' | \
+                 $real/mongosh --quiet --norc --nodb --eval 'load(\"/dev/stdin\")' >/dev/null\nconst db = connect('{}/admin'); {script}\nEND\nfi\n\
+                 exec $real/mongosh \"$@\" <$here/in",
+                crate::support::base()
+            ),
+        )])
+    };
+    for (destination, left) in [(Destination::Drill, 8), (Destination::InPlace, 8)] {
+        let tools = expiring("sessions");
+        let restored =
+            restore(db.through(tools.path()).as_ref(), Cursor::new(&bytes), destination, &findings.counts).unwrap();
+        assert_eq!(restored.counts.get("sessions"), Some(&Some(left)));
+    }
+    assert_eq!(
+        db.js("print(d.sessions.countDocuments({}), d.lasting.countDocuments({}))"),
+        "7 2",
+        "one more in between"
+    );
+    // What does not expire has all of its documents, and an archive holds what its manifest says.
+    let tools = expiring("lasting");
+    let error = restore(db.through(tools.path()).as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts)
+        .unwrap_err();
+    assert!(error.message.contains("the collection lasting has 1 document instead of 2"), "{error}");
+    let mut expected = findings.counts.clone();
+    expected.insert("sessions".to_owned(), Some(10));
+    let error = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Drill, &expected).unwrap_err();
+    assert!(error.message.contains("the collection sessions has 9 documents instead of 10"), "{error}");
     db.assert_nothing_left();
 }
 

@@ -19,11 +19,13 @@ on!(
     redis7 Redis7: a_stream_that_fails_anywhere_changes_nothing, a_damaged_dump_changes_nothing,
         a_count_that_differs_changes_nothing, killed_at_any_instant, killed_at_any_instant_key_by_key, killed_behind_its_first_change,
         a_server_killed_in_the_middle_has_the_old_or_the_new, clients_read_and_write_all_the_while,
-        odd_settings_come_back, a_signal_in_the_middle_leaves_nothing;
+        odd_settings_come_back, a_signal_in_the_middle_leaves_nothing, what_another_has_cleared_is_not_exchanged,
+        a_server_that_holds_something_else_in_the_end_is_an_error;
     valkey8 Valkey8: a_stream_that_fails_anywhere_changes_nothing, a_damaged_dump_changes_nothing,
         a_count_that_differs_changes_nothing, killed_at_any_instant, killed_at_any_instant_key_by_key, killed_behind_its_first_change,
         a_server_killed_in_the_middle_has_the_old_or_the_new, clients_read_and_write_all_the_while,
-        odd_settings_come_back, a_signal_in_the_middle_leaves_nothing;
+        odd_settings_come_back, a_signal_in_the_middle_leaves_nothing, what_another_has_cleared_is_not_exchanged,
+        a_server_that_holds_something_else_in_the_end_is_an_error;
 );
 
 /// Gives `left` bytes and then an error, as a backup does whose last segment has a bad tag.
@@ -126,9 +128,14 @@ pub struct Much {
 
 impl Much {
     pub fn new(which: Which, keys: bool, more: &str) -> Self {
+        Self::of(60_000, which, keys, more)
+    }
+
+    /// With so many keys.
+    pub fn of(size: u32, which: Which, keys: bool, more: &str) -> Self {
         let server = Server::with(which, more);
         let values = |prefix: &str| -> Vec<Vec<Vec<u8>>> {
-            (0..60_000)
+            (0..size)
                 .map(|n| words(&["SET", &format!("{prefix}:{n}"), &format!("{n} {}", "value ".repeat(20))]))
                 .collect()
         };
@@ -246,16 +253,21 @@ fn kill_points(much: &Much, points: u32) {
     assert!(outcomes.contains(&"old"), "{outcomes:?}");
 }
 
+/// Each costs two runs of the program.
+fn kills(which: Which) -> u32 {
+    points(if which == Which::Redis7 { 20 } else { 12 }, 50)
+}
+
 fn killed_at_any_instant(which: Which) {
-    kill_points(&Much::new(which, false, "masterauth secret\nrepl-diskless-load on-empty-db"), points(5, 50));
+    kill_points(&Much::of(15_000, which, false, "masterauth secret\nrepl-diskless-load on-empty-db"), kills(which));
 }
 
 fn killed_at_any_instant_key_by_key(which: Which) {
-    kill_points(&Much::new(which, true, ""), points(5, 50));
+    kill_points(&Much::of(15_000, which, true, ""), kills(which));
 }
 
 fn killed_behind_its_first_change(which: Which) {
-    let much = Much::new(which, false, "masterauth secret\nrepl-diskless-load on-empty-db");
+    let much = Much::new(which, false, "masterauth canary\nrepl-diskless-load on-empty-db");
     much.make_old();
     // A client that kills who calls it as soon as it has changed a setting.
     let tools = much.folder.path().join("tools");
@@ -275,6 +287,11 @@ fn killed_behind_its_first_change(which: Which) {
     let output = much.restore().output().unwrap();
     assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
     assert_ne!(much.server.settings(), much.settings, "it had changed one");
+    // What it has written down holds no password of the server's.
+    let written = std::fs::read_dir(much.folder.path().join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let written: Vec<_> = written.filter(|path| path.display().to_string().ends_with(".restoring")).collect();
+    let text = std::fs::read_to_string(written.first().unwrap()).unwrap();
+    assert!(text.contains("repl-diskless-load") && !text.contains("canary"), "{text}");
     assert_eq!(much.digest(), much.old);
     std::fs::write(&config, good).unwrap();
     much.again();
@@ -388,6 +405,110 @@ fn a_signal_in_the_middle_leaves_nothing(which: Which) {
         }
     }
     assert!(files(much.folder.path()) > 0);
+}
+
+/// A folder of tools in which this script stands for the client; `$real` is the real one.
+fn fake(which: Which, script: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(which.tools()).unwrap().flatten() {
+        std::os::unix::fs::symlink(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let real = which.tool("cli");
+    let path = folder.path().join(real.file_name().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    program(&path, &format!("#!/bin/sh\nreal={}\nhere={}\n{script}\n", real.display(), folder.path().display()));
+    folder
+}
+
+fn what_another_has_cleared_is_not_exchanged(which: Which) {
+    let server = Server::new(which);
+    let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
+    server.cli(&["SET", "later", "1"]);
+    server.cli(&["FUNCTION", "LOAD", "#!lua name=f\nredis.register_function('f', function() return 'live' end)"]);
+    server.unfollowing();
+    let code = server.cli(&["FUNCTION", "LIST", "WITHCODE"]);
+    let mut live = server.digest();
+    let flush = "$real \"$@\" -n $n FLUSHDB";
+    for (what, others) in [
+        (format!("{flush}"), 0),
+        // One that has begun to load there in its turn.
+        (
+            format!(
+                "{flush}; $real \"$@\" -n $n SET voxeltron-backup:restoring 'new 0badcafe'; $real \"$@\" -n $n SET other 1"
+            ),
+            2,
+        ),
+        // And one that had its place before, and has done with it.
+        (format!("{flush}; $real \"$@\" -n $n SET mine 1"), 1),
+    ] {
+        // The database of the two into which more is loaded.
+        let tools = fake(
+            which,
+            &format!(
+                "case \"$*\" in *--pipe*) ;; *) exec $real \"$@\";; esac\ncat >$here/in\n\
+                 if grep -aq SWAPDB $here/in; then touch $here/once\n\
+                 (while [ \"$1\" != --pipe ]; do set -- \"$@\" \"$1\"; shift; done; shift 3; n=63; {what}) >/dev/null; fi\n\
+                 exec $real \"$@\" <$here/in"
+            ),
+        );
+        let settings = voxeltron_backup::engine::Settings {
+            tools_dir: Some(tools.path().to_owned()),
+            url: voxeltron_backup::secret::Secret::new(format!("redis://keys@127.0.0.1:{}", server.port)),
+            password: Some(voxeltron_backup::secret::Secret::new("q w\"'\\%$é")),
+            ..server.settings_of()
+        };
+        let error =
+            restore(crate::support::open(settings).as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts)
+                .expect_err("what was loaded is gone");
+        assert!(tools.path().join("once").exists(), "{error:?}");
+        assert!(error.message.contains("somebody else has cleared what was loaded"), "{error:?}");
+        assert!(error.hint.as_deref().unwrap_or_default().contains("another restore"), "{error:?}");
+        assert_eq!(server.cli(&["-n", "63", "DBSIZE"]), others.to_string(), "what is another's is let be");
+        assert_eq!(server.cli(&["-n", "62", "DBSIZE"]), "0", "and what is ours is not left");
+        assert_eq!(server.cli(&["FUNCTION", "LIST", "WITHCODE"]), code);
+        server.cli(&["-n", "63", "FLUSHDB"]);
+        assert_eq!(std::mem::replace(&mut live, server.digest()), server.digest());
+    }
+}
+
+/// By replication there is no way back but the dump that was kept.
+fn a_server_that_holds_something_else_in_the_end_is_an_error(which: Which) {
+    let server = Server::new(which);
+    let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
+    server.cli(&["DEL", "key:1"]);
+    let settings = server.settings();
+    let tools = fake(
+        which,
+        "case \"$*\" in *--no-raw*) $real \"$@\" | sed 's/^db0:keys=200,/db0:keys=198,/';; *) exec $real \"$@\";; esac",
+    );
+    let engine = crate::support::open(voxeltron_backup::engine::Settings {
+        tools_dir: Some(tools.path().to_owned()),
+        ..server.settings_of()
+    });
+    let error = restore(engine.as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap_err();
+    assert!(error.message.contains("does not hold what that holds: db0 has 198"), "{error:?}");
+    assert!(error.hint.as_deref().unwrap_or_default().contains("another backup"), "{error:?}");
+    assert_eq!((server.cli(&["DBSIZE"]), server.settings()), ("200".to_owned(), settings));
+    // With what was kept, it can be put back.
+    let place = Place::new();
+    let mut request = voxeltron_backup::engine::Request::new(Destination::InPlace, findings.counts.clone());
+    request.keep = Some(voxeltron_backup::engine::Keep { at: chrono::Utc::now(), aside: std::sync::Arc::new(Nowhere) });
+    let error = engine.restore(&mut crate::support::inspected(cursor(&bytes)), &request, &place.cx).unwrap_err();
+    assert!(error.hint.as_deref().unwrap_or_default().contains("restore cache --undo"), "{error:?}");
+    place.assert_empty();
+}
+
+/// Keeps nothing.
+struct Nowhere;
+
+impl voxeltron_backup::engine::Aside for Nowhere {
+    fn room(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn take(&self, _: chrono::DateTime<chrono::Utc>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn cut_at_what_depends_on_the_session(which: Which) {
     let mut outcomes = Vec::new();
     // The marks, the exchange, and what empties a database; each with the answer lost, and each once more at the next time.
     let [most, some] = [points(2, 6), points(1, 6)].map(u64::from);
-    for (words, times) in [("MULTI", most), ("EXEC", most), ("SWAPDB", 1), ("FLUSHDB", 1), ("new\r\n", some)] {
+    for (words, times) in [("MULTI", most), ("EXEC", most), ("SWAPDB", 1), ("FLUSHDB", 1), ("\r\nnew ", some)] {
         for time in 1..=times {
             outcomes.push(format!("{words} {}", cut(&much, &cutter, &Cut::Heard(words, time), Duration::ZERO)));
         }

@@ -145,6 +145,77 @@ fn every_command_on_valkey() {
     every_command(Which::Valkey8);
 }
 
+/// As docs/operating.md describes it, for where no other way is open.
+fn by_file(which: Which) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for more in ["", "appendonly yes", "cluster-enabled yes"] {
+        let mut server = Server::with(which, more);
+        match more.contains("cluster") {
+            true => {
+                server.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+                until(&server, "CLUSTER", "cluster_state:ok");
+                let keys = (0..200).map(|n| crate::support::words(&["SET", &format!("key:{n}"), &"x".repeat(n)]));
+                server.pipe(&keys.collect::<Vec<_>>());
+            }
+            false => drop(server.small()),
+        }
+        server.cli(&["FUNCTION", "LOAD", "#!lua name=f\nredis.register_function('f', function() return 'new' end)"]);
+        server.cli(&["ACL", "SETUSER", "canary", "on", &format!(">{CANARY}"), "~*", "&*", "+@all"]);
+        let state = |server: &Server| (server.digest(), server.cli(&["FUNCTION", "LIST", "WITHCODE"]));
+        let before = state(&server);
+        let sandbox = Sandbox::new(&server);
+        sandbox.good(&["run-job", "cache"]);
+        server.cli(&["DEL", "key:1"]);
+        server.cli(&["SET", "later", "1"]);
+        server.cli(&["FUNCTION", "FLUSH"]);
+        let file = sandbox.folder.path().join("dump.rdb");
+        sandbox.good(&["restore", "cache", "--latest", "--output", &file.display().to_string()]);
+        server.stop();
+        fs::copy(&file, server.folder.path().join("dump.rdb")).unwrap();
+        if more.contains("appendonly") {
+            assert!(server.start_with(&["--appendonly", "no"]));
+            assert_eq!(state(&server), before);
+            server.cli(&["CONFIG", "SET", "appendonly", "yes"]);
+            until(&server, "INFO", "aof_rewrite_in_progress:0");
+            until(&server, "INFO", "aof_rewrite_scheduled:0");
+            server.stop();
+        }
+        assert!(server.start(), "{}", fs::read_to_string(server.folder.path().join("log")).unwrap());
+        assert_eq!(state(&server), before, "{more}");
+        // Once more, for what it has written itself.
+        server.stop();
+        assert!(server.start());
+        assert_eq!(state(&server), before, "{more}");
+        if more.contains("cluster") {
+            until(&server, "CLUSTER", "cluster_state:ok");
+            assert_eq!(server.cli(&["GET", "key:7"]), "xxxxxxx");
+        }
+    }
+}
+
+/// Waits until the server says so.
+#[track_caller]
+fn until(server: &Server, command: &str, line: &str) {
+    let words = if command == "CLUSTER" { vec![command, "INFO"] } else { vec![command] };
+    for _ in 0..1000 {
+        if server.cli(&words).contains(line) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no {line}");
+}
+
+#[test]
+fn by_file_on_redis() {
+    by_file(Which::Redis7);
+}
+
+#[test]
+fn by_file_on_valkey() {
+    by_file(Which::Valkey8);
+}
+
 #[test]
 fn into_a_database_of_another_server() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -124,8 +124,18 @@ fn clusters_are_refused(which: Which) {
     let plain = Server::new(which);
     let (bytes, findings) = dump(plain.small().engine().as_ref()).unwrap();
     let server = Server::with(which, "cluster-enabled yes");
-    let error = restore(server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap_err();
-    assert!(error.message.contains("cluster mode") && hint(&error).contains("by file"), "{error:?}");
+    let heard = || server.cli(&["INFO", "commandstats"]);
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    for destination in [Destination::InPlace, Destination::Into("0".into())] {
+        let before = (server.digest(), server.settings());
+        let error = restore(server.engine().as_ref(), cursor(&bytes), destination, &findings.counts).unwrap_err();
+        assert!(error.message.contains("cluster mode: there it follows no server from outside"), "{error:?}");
+        assert!(hint(&error).contains("by file: restore cache --output dump.rdb, stop the server"), "{error:?}");
+        assert_eq!(before, (server.digest(), server.settings()));
+    }
+    for command in ["config|set", "replicaof", "restore", "set:", "swapdb", "flush"] {
+        assert!(!heard().contains(&format!("cmdstat_{command}")), "{}", heard());
+    }
     // Two nodes with half of the slots each.
     let other = Server::with(which, "cluster-enabled yes");
     server.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);

@@ -3,12 +3,14 @@
 use voxeltron_backup::engine::{Counts, Destination};
 
 use crate::on;
-use crate::support::{Place, Server, Which, checked, cursor, dump, fill, inspected, open, restore, restore_in};
+use voxeltron_backup::world::SystemClock;
+
+use crate::support::{Fast, Place, Server, Which, checked, cursor, dump, fill, inspected, open, restore, restore_in};
 
 on!(
-    redis7 Redis7: hurts, key_by_key, beside, by_socket, on_disk, on_disk_with_aof;
-    valkey8 Valkey8: hurts, key_by_key, beside, by_socket, on_disk, on_disk_with_aof;
-    redis8 Redis8: hurts, key_by_key;
+    redis7 Redis7: hurts, key_by_key, beside, by_socket, on_disk, on_disk_with_aof, without_config, without_a_way_back;
+    valkey8 Valkey8: hurts, key_by_key, beside, by_socket, on_disk, on_disk_with_aof, without_config, without_a_way_back;
+    redis8 Redis8: hurts, key_by_key, without_config;
     valkey9 Valkey9: hurts, key_by_key;
 );
 
@@ -69,6 +71,65 @@ fn key_by_key(which: Which) {
     assert_eq!(restored.counts, findings.counts);
     assert_eq!(server.all(), before);
     assert_eq!(server.settings(), settings);
+}
+
+/// As at a provider who shows no settings: by the user's rights, or under another name.
+fn without_config(which: Which) {
+    for more in ["databases 20", "databases 20\nrename-command CONFIG \"\""] {
+        let server = Server::with(which, more);
+        let before = server.small().digest();
+        let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
+        server.cli(&["DEL", "key:1"]);
+        // More than the usual 16 databases: it is found out how many there are.
+        server.cli(&["-n", "18", "SET", "later", "1"]);
+        server.cli(&["ACL", "SETUSER", "some", "on", ">some", "~*", "&*", "+@all", "-config"]);
+        let hidden = more.contains("rename");
+        let settings = || if hidden { Default::default() } else { server.settings() };
+        let unchanged = settings();
+        let restored =
+            restore(server.engine_as("some", "some").as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts)
+                .unwrap();
+        assert!(
+            restored.notes.len() == 1
+                && restored.notes[0].starts_with("restored key by key, not by replication: CONFIG: the server says"),
+            "{restored:?}"
+        );
+        assert_eq!((restored.counts, server.digest()), (findings.counts.clone(), before.clone()));
+        assert_eq!(settings(), unchanged);
+        assert!(server.cli(&["ROLE"]).starts_with("master"));
+        server.cli(&["-n", "3", "FLUSHDB"]);
+        let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
+        let into = |number: &str| {
+            let engine = server.engine_as("some", "some");
+            restore(engine.as_ref(), cursor(&bytes), Destination::Into(number.into()), &findings.counts)
+        };
+        into("19").unwrap();
+        assert_eq!(server.cli(&["-n", "19", "DBSIZE"]), "200");
+        assert!(into("20").unwrap_err().message.contains("no database 20"));
+    }
+}
+
+/// The server can be reached, and can't reach us.
+fn without_a_way_back(which: Which) {
+    let server = Server::apart(which);
+    let before = server.small().digest();
+    let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
+    server.cli(&["FLUSHALL"]);
+    server.cli(&["SET", "later", "1"]);
+    let settings = server.settings();
+    let mut place = Place::new();
+    place.cx.world.clock = std::sync::Arc::new(Fast(SystemClock::default()));
+    let restored =
+        restore_in(&place, server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert!(
+        restored.notes.len() == 1
+            && restored.notes[0]
+                .starts_with("restored key by key, not by replication: the server can't reach this host at"),
+        "{restored:?}"
+    );
+    assert_eq!((server.digest(), server.settings()), (before, settings));
+    assert!(server.cli(&["ROLE"]).starts_with("master"));
+    place.assert_empty();
 }
 
 fn beside(which: Which) {
@@ -188,6 +249,8 @@ fn every_servers_dump_into_newer_ones_and_never_into_older() {
                 (1, Ok(_)) => assert_eq!(server.cli(&["DBSIZE"]), "200"),
                 (0, Err(error)) => {
                     assert!(error.message.contains("loads"), "{error}");
+                    let hint = error.hint.as_deref().unwrap_or_default();
+                    assert!(hint.contains("of the kind and version that it is from, or newer"), "{error:?}");
                     assert_eq!(before, (server.digest(), server.settings()));
                 }
                 (_, other) => panic!("{from} into {into}: {other:?}"),
@@ -195,6 +258,18 @@ fn every_servers_dump_into_newer_ones_and_never_into_older() {
         }
     }
     drop(digests);
+}
+
+/// Its client asks for a format that can't hold them.
+#[test]
+fn fields_that_expire_on_valkey_9_fail_the_dump() {
+    let server = Server::new(Which::Valkey9);
+    server.small().cli(&["HSET", "hash", "a", "1", "b", "2"]);
+    dump(server.engine().as_ref()).unwrap();
+    server.cli(&["HPEXPIRE", "hash", "90000000", "FIELDS", "1", "a"]);
+    let error = dump(server.engine().as_ref()).unwrap_err();
+    assert_eq!(error.kind, voxeltron_backup::error::Kind::Tool, "{error:?}");
+    assert!(error.hint.as_deref().unwrap_or_default().contains("fields that expire"), "{error:?}");
 }
 
 #[test]

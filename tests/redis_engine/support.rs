@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use voxeltron_backup::engine::{
 use voxeltron_backup::error::{Error, Kind, Result};
 use voxeltron_backup::report::{Report, Style};
 use voxeltron_backup::secret::Secret;
-use voxeltron_backup::world::World;
+use voxeltron_backup::world::{Clock, SystemClock, World};
 
 /// What a password may have.
 pub const PASSWORD: &str = "p w\"'\\%$`:@/#?€";
@@ -53,6 +54,7 @@ pub struct Server {
     pub port: u16,
     pub folder: tempfile::TempDir,
     child: Option<Child>,
+    apart: bool,
 }
 
 impl Server {
@@ -60,20 +62,50 @@ impl Server {
         Self::with(which, "")
     }
 
+    /// In a network of its own: connections come in through us, and none goes out.
+    pub fn apart(which: Which) -> Self {
+        let folder = tempfile::Builder::new().prefix("voxeltron-redis-").tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut server = Self { which, port, folder, child: None, apart: true };
+        server.configure("port 0");
+        let socket = server.folder.path().join("s");
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = UnixStream::connect(&socket) else { continue };
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    drop(std::io::copy(&mut from, &mut to));
+                    drop(to.shutdown(std::net::Shutdown::Write));
+                });
+                let (mut from, mut to) = (server, client);
+                std::thread::spawn(move || {
+                    drop(std::io::copy(&mut from, &mut to));
+                    drop(to.shutdown(std::net::Shutdown::Both));
+                });
+            }
+        });
+        assert!(server.start(), "{}", std::fs::read_to_string(server.folder.path().join("log")).unwrap());
+        server
+    }
+
+    fn configure(&self, more: &str) {
+        let quoted: String = PASSWORD.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+        let folder = self.folder.path().display();
+        let conf = format!(
+            "dir {folder}\nunixsocket {folder}/s\nenable-debug-command local\nsave 3600 1\n\
+             repl-diskless-sync-delay 0\nrequirepass \"{quoted}\"\ndatabases 64\n{more}\n"
+        );
+        std::fs::write(self.folder.path().join("conf"), conf).unwrap();
+    }
+
     /// With more lines of configuration.
     pub fn with(which: Which, more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("voxeltron-redis-").tempdir().unwrap();
-        let mut server = Self { which, port: 0, folder, child: None };
+        let mut server = Self { which, port: 0, folder, child: None, apart: false };
         for _ in 0..5 {
             server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let quoted: String = PASSWORD.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
-            let folder = server.folder.path().display();
-            let conf = format!(
-                "port {}\nbind 127.0.0.1\ndir {folder}\nunixsocket {folder}/s\nenable-debug-command local\nsave 3600 1\n\
-                 repl-diskless-sync-delay 0\nrequirepass \"{quoted}\"\ndatabases 64\n{more}\n",
-                server.port
-            );
-            std::fs::write(server.folder.path().join("conf"), conf).unwrap();
+            server.configure(&format!("port {}\nbind 127.0.0.1\n{more}", server.port));
             if server.start() {
                 return server;
             }
@@ -83,9 +115,18 @@ impl Server {
 
     /// Starts it, again too.
     pub fn start(&mut self) -> bool {
+        self.start_with(&[])
+    }
+
+    /// With more arguments.
+    pub fn start_with(&mut self, args: &[&str]) -> bool {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        let mut command = Command::new(self.which.tool("server"));
-        command.arg(self.folder.path().join("conf")).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
+        let mut command = Command::new(if self.apart { "unshare".into() } else { self.which.tool("server") });
+        if self.apart {
+            command.arg("--net").arg(self.which.tool("server"));
+        }
+        command.arg(self.folder.path().join("conf")).args(args);
+        command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         self.child = Some(command.spawn().expect("the server starts"));
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
@@ -98,6 +139,13 @@ impl Server {
             std::thread::sleep(Duration::from_millis(10));
         }
         false
+    }
+
+    /// As an operator does it.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        child.wait().unwrap();
     }
 
     /// As a power cut does it.
@@ -311,6 +359,24 @@ impl Place {
     pub fn assert_empty(&self) {
         let left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, Vec::<PathBuf>::new());
+    }
+}
+
+/// A clock ten times as fast, where what is waited for never comes.
+#[derive(Debug)]
+pub struct Fast(pub SystemClock);
+
+impl Clock for Fast {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() * 10
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.0.sleep(time / 10);
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Collection {
     pub metadata: String,
     /// The names of its indexes.
     pub indexes: Vec<String>,
+    /// Whether its server removes documents by their age.
+    pub expires: bool,
     /// How many documents have passed.
     pub documents: u64,
     digest: Option<Digest<'static, u64, Table<16>>>,
@@ -72,6 +74,8 @@ struct Metadata {
 #[derive(Deserialize)]
 struct Index {
     name: String,
+    #[serde(default, rename = "expireAfterSeconds")]
+    expires: Option<serde_json::Value>,
 }
 
 /// What the next bytes are.
@@ -262,8 +266,11 @@ impl Archive {
             _ if about.options.contains_key("timeseries") => Sort::TimeSeries,
             _ => Sort::Collection,
         };
+        // By an index, or where the collection is ordered by its key.
+        let expires = about.options.contains_key("expireAfterSeconds")
+            || about.indexes.iter().any(|index| index.expires.is_some());
         let indexes = about.indexes.into_iter().map(|index| index.name).collect();
-        let promised = Collection { sort, metadata, indexes, ..Collection::default() };
+        let promised = Collection { sort, metadata, indexes, expires, ..Collection::default() };
         match self.collections.insert(name.clone(), promised) {
             None => Ok(()),
             Some(_) => Err(broken(&format!("it names the collection {name} twice"))),

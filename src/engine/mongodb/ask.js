@@ -3,6 +3,7 @@
 
 const OURS = '__restoring_';
 const MARKER = OURS + 'marker_';
+const CODE = 'system.js';
 const secret = process.env.VOXELTRON_MONGODB_PASSWORD;
 const connection = connect(secret === undefined ? uri : uri.replace('@', ':' + encodeURIComponent(secret) + '@'));
 const database = (name) => connection.getSiblingDB(name);
@@ -18,22 +19,38 @@ function maybe(ask) {
 }
 
 function infos(db) {
-  return db.getCollectionInfos().map((it) => ({ name: it.name, type: it.type || 'collection' }));
+  const identity = (it) => (it.info && it.info.uuid ? String(it.info.uuid) : null);
+  return db.getCollectionInfos().map((it) => ({ name: it.name, type: it.type || 'collection', identity: identity(it) }));
 }
 
 function marker(db, hex) {
   return db.getCollection(MARKER + hex);
 }
 
-// The restores that have left something in a database.
+// The restores that are at work in a database, or have left something there. One lives whose last sign of life is young, by
+// the server's clock, unless this host knows better: on it the lock of the restore is free.
 function claims(db) {
-  return infos(db)
-    .filter((it) => it.name.startsWith(MARKER))
-    .map((it) => {
-      const claim = db.getCollection(it.name).findOne({ _id: 'claim' });
-      const plan = db.getCollection(it.name).findOne({ _id: 'plan' });
-      return { hex: it.name.slice(MARKER.length), of: claim ? claim.of : null, swapping: plan !== null };
-    });
+  const marks = infos(db).filter((it) => it.name.startsWith(MARKER));
+  const now = marks.length > 0 ? admin.runCommand({ hello: 1 }).localTime : null;
+  return marks.map((it) => {
+    const hex = it.name.slice(MARKER.length);
+    const claim = db.getCollection(it.name).findOne({ _id: 'claim' });
+    const plan = db.getCollection(it.name).findOne({ _id: 'plan' });
+    const young = claim !== null && claim.beat !== undefined && now - claim.beat < request.lapse;
+    return {
+      hex,
+      of: claim ? claim.of : null,
+      since: claim && claim.since ? claim.since : null,
+      swapping: plan !== null,
+      alive: young && !request.ended.includes(hex),
+    };
+  });
+}
+
+// Gives a sign of life, by the server's clock.
+function beat(db, hex, claim) {
+  const change = { $currentDate: { beat: true }, ...(claim ? { $setOnInsert: claim } : {}) };
+  return marker(db, hex).updateOne({ _id: 'claim' }, change, { upsert: claim !== undefined });
 }
 
 function look() {
@@ -61,8 +78,13 @@ function look() {
     databases: names,
     collections: infos(db),
     claims: claims(db),
-    drills: drills.filter((name) => claims(database(name)).some((it) => it.of === request.database)),
+    drills: drills.filter((name) => isLeft(claims(database(name)), request.database)),
   };
+}
+
+// Whether a database of these claims is what a dead restore of that one has left.
+function isLeft(found, of) {
+  return found.some((it) => it.of === of) && !found.some((it) => it.alive);
 }
 
 // Takes away what one restore has made, unless its exchange has begun.
@@ -75,17 +97,28 @@ function clear(db, hex) {
   return true;
 }
 
-// Finishes or clears what dead restores have left, and says whose the new one is.
+// Finishes or clears what dead restores have left, and says whose the new one is. What a living one has made is let be; two
+// in the same place don't go together, and each looks for the other after it has said that it is there.
 function begin() {
   const notes = [];
+  const cleared = [];
   const live = database(request.of);
-  for (const it of claims(live)) {
-    if (it.of !== null && it.of !== request.of) continue;
+  const claim = { of: request.of, since: request.since };
+  if (request.in_place) beat(live, request.hex, claim);
+  const others = claims(live).filter((it) => it.hex !== request.hex && (it.of === null || it.of === request.of));
+  const living = others.find((it) => it.alive);
+  if (request.in_place && living !== undefined) {
+    marker(live, request.hex).drop();
+    return { notes, cleared, living };
+  }
+  for (const it of others.filter((it) => !it.alive)) {
     if (!it.swapping) {
       clear(live, it.hex);
+      cleared.push(it.hex);
       notes.push('removed the collections that an interrupted restore had left');
     } else if (request.in_place) {
       exchange(live, it.hex);
+      cleared.push(it.hex);
       notes.push('finished a restore that had been interrupted');
     }
   }
@@ -95,13 +128,15 @@ function begin() {
     if (found && marker(live, found[1]).findOne({ _id: 'claim' }) === null) live.getCollection(it.name).drop();
   }
   for (const name of request.dead) {
-    if (claims(database(name)).some((it) => it.of === request.of)) {
+    const left = claims(database(name));
+    if (isLeft(left, request.of)) {
       database(name).dropDatabase();
+      cleared.push(...left.map((it) => it.hex));
       notes.push('dropped the database ' + name + ', which an interrupted restore had left');
     }
   }
-  marker(database(request.into), request.hex).insertOne({ _id: 'claim', of: request.of, since: request.since });
-  return { notes };
+  if (!request.in_place) beat(database(request.into), request.hex, claim);
+  return { notes, cleared };
 }
 
 // What has been loaded: documents, indexes. Views are tried under another name.
@@ -112,6 +147,7 @@ function loaded() {
     const collection = db.getCollection(it.name);
     return {
       name: it.name.slice(request.prefix.length),
+      identity: it.identity,
       documents: collection.countDocuments({}),
       indexes: collection.getIndexes().map((index) => index.name),
     };
@@ -141,6 +177,10 @@ function exchange(db, hex) {
   for (const name of plan.names) {
     if (!now.some((it) => it.name === prefix + name)) continue;
     if (planned() === null) return;
+    if (name === CODE) {
+      refill(db.getCollection(prefix + name), db.getCollection(name));
+      continue;
+    }
     if (now.some((it) => it.name === name && it.type !== 'collection')) db.getCollection(name).drop();
     try {
       admin.runCommand({ renameCollection: db.getName() + '.' + prefix + name, to: db.getName() + '.' + name, dropTarget: true });
@@ -153,30 +193,73 @@ function exchange(db, hex) {
     if (planned() === null) return;
     db.getCollection(name).drop();
   }
+  // All go before the first comes: an old one on a new one could close a circle.
   for (const view of plan.views) {
     if (planned() === null) return;
     db.getCollection(view.name).drop();
+  }
+  for (const view of plan.views) {
+    if (planned() === null) return;
     createView(db, view, view.name);
   }
   marker(db, hex).drop();
 }
 
+// Servers neither drop a collection of code nor rename another onto it.
+function refill(from, to) {
+  const ids = [];
+  for (const one of from.find().toArray()) {
+    to.replaceOne({ _id: one._id }, one, { upsert: true });
+    ids.push(one._id);
+  }
+  to.deleteMany({ _id: { $nin: ids } });
+  from.drop();
+}
+
+// Why what was loaded and counted can't take its places; nothing if it can. To count again could take longer than this step may.
+function unfit(db, prefix) {
+  if (marker(db, request.hex).findOne({ _id: 'claim' }) === null) return 'its mark is gone';
+  const now = infos(db);
+  for (const it of request.collections) {
+    const found = now.find((one) => one.name === prefix + it.name);
+    if (found === undefined) return 'the collection ' + it.name + ' is gone';
+    if (found.identity !== it.identity) return 'the collection ' + it.name + ' is another one';
+  }
+  return null;
+}
+
+// The plan is written only while all that was loaded is there. Asked again, whether it was written is not known: without a
+// mark, the collections in their places say that all was done.
 function swap() {
   const db = database(request.database);
-  if (request.plan) {
-    const names = infos(db).map((it) => it.name);
-    const kept = request.plan.names.concat(request.plan.views.map((it) => it.name));
+  if (marker(db, request.hex).findOne({ _id: 'plan' }) === null) {
+    const now = infos(db);
+    const names = now.map((it) => it.name);
+    const there = (it) => now.some((one) => one.name === it.name && one.identity !== null && one.identity === it.identity);
+    if (request.again && !names.includes(MARKER + request.hex) && request.collections.every((it) => it.name === CODE || there(it))) return {};
+    const refused = unfit(db, OURS + request.hex + '_');
+    if (refused !== null) return { refused };
+    const planned = request.collections.map((it) => it.name);
+    const kept = planned.concat(request.views.map((it) => it.name));
     const extras = names.filter((name) => !kept.includes(name) && !name.startsWith('system.') && !name.startsWith(OURS));
-    marker(db, request.hex).insertOne({ _id: 'plan', extras, ...request.plan });
+    marker(db, request.hex).insertOne({ _id: 'plan', names: planned, extras, views: request.views });
   }
   exchange(db, request.hex);
+  return {};
+}
+
+// Into a database of its own: nothing but the mark is left to remove.
+function settle() {
+  const mark = marker(database(request.database), request.hex);
+  if (mark.findOne({ _id: 'claim' }) === null) return { refused: 'its mark is gone' };
+  mark.drop();
   return {};
 }
 
 // A database that a restore has made for itself.
 function drop() {
   const db = database(request.database);
-  if (claims(db).some((it) => it.hex === request.hex)) db.dropDatabase();
+  if (marker(db, request.hex).findOne({ _id: 'claim' }) !== null) db.dropDatabase();
   return {};
 }
 
@@ -195,8 +278,8 @@ const actions = {
   swap,
   drop,
   check: answer,
-  // Into a database of its own: nothing but the mark is left to remove.
-  settle: () => ({ done: marker(database(request.database), request.hex).drop() }),
+  settle,
+  beat: () => ({ matched: beat(database(request.database), request.hex).matchedCount }),
   clear: () => ({ done: clear(database(request.database), request.hex) }),
 };
 print('voxeltron-answer:' + JSON.stringify(actions[request.action]()));

@@ -3,8 +3,9 @@
 //! tools alone.
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
-//! their last words mean, [`bson`] and [`archive`] read a dump, [`server`] is what is asked, [`restore`] is the way back;
-//! what the shell does for them stands in `ask.js`.
+//! their last words mean, [`bson`] and [`archive`] read a dump, [`server`] is what is asked, [`restore`] is the way back,
+//! [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the shell does for them
+//! stands in `ask.js`.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -19,9 +20,12 @@ use crate::error::{Error, Kind, Result};
 use crate::format::count;
 use crate::process;
 
+pub mod alive;
 pub mod archive;
 pub mod args;
 pub mod bson;
+pub mod compare;
+pub mod exchange;
 pub mod reasons;
 pub mod restore;
 pub mod server;
@@ -76,7 +80,11 @@ impl MongoDb {
             let hint = format!("mend [databases.{configured}] url, or restore it from a backup");
             return Err(Error::new(Kind::Tool, why).hint(hint));
         }
-        if facts.claims.iter().any(|claim| claim.swapping) {
+        if let Some(claim) = facts.claims.iter().find(|claim| claim.swapping) {
+            if claim.alive {
+                let why = "a restore is exchanging the collections at this moment";
+                return Err(Error::new(Kind::Tool, why).hint("wait for its end, and run it again"));
+            }
             let why = "a restore was interrupted while its collections took their places: some are new, some old";
             return Err(Error::new(Kind::Tool, why).hint(format!("restore {configured} again: it finishes that first")));
         }
@@ -106,12 +114,13 @@ impl MongoDb {
         if !facts.primary {
             warnings.push(format!("{place}: it is not the primary: what it lacks yet, its backups lack"));
         }
-        let left =
-            facts.claims.iter().map(|claim| format!("{OURS}{}_…", claim.hex)).chain(facts.drills.iter().cloned());
-        for name in left {
+        if let Some(claim) = facts.claims.iter().find(|claim| claim.alive) {
+            warnings.push(format!("{place}: a restore is running, and has loaded {OURS}{}_…", claim.hex));
+        }
+        let dead = facts.claims.iter().filter(|claim| !claim.alive).map(|claim| format!("{OURS}{}_…", claim.hex));
+        for name in dead.chain(facts.drills.iter().cloned()) {
             warnings.push(format!(
-                "{place}: a restore is running, or was interrupted and has left {name} beside {database}; the next restore puts \
-                 that in order"
+                "{place}: a restore was interrupted and has left {name} beside {database}; the next restore puts that in order"
             ));
         }
         warnings

@@ -11,23 +11,21 @@ use std::io::{Read, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::alive::{self, Lock, Signs};
 use super::archive::{Archive, Sort};
+use super::compare::{Loaded, compare};
+use super::exchange::{Settled, taken_away};
 use super::reasons::is_cut;
-use super::server::{self, Facts, drill_stem, number};
+use super::server::{self, Claim, Facts, drill_stem, number};
 use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
 use crate::engine::tools::patiently;
-use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
+use crate::engine::{Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
-use crate::format::count;
 use crate::process::RestoreWriter;
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
-/// How often an exchange is tried.
-const SWAP_TRIES: u32 = 3;
-/// How long to wait in between.
-const SWAP_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a restore needs to be allowed.
 const ACTIONS: [&str; 8] = [
     "find",
@@ -43,30 +41,22 @@ const ACTIONS: [&str; 8] = [
 #[derive(Deserialize)]
 struct Begun {
     notes: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Loaded {
-    collections: Vec<LoadedCollection>,
-}
-
-#[derive(Deserialize)]
-struct LoadedCollection {
-    name: String,
-    documents: u64,
-    indexes: Vec<String>,
+    /// The dead ones of which nothing is left.
+    cleared: Vec<String>,
+    /// Another restore in the same place, which is at work.
+    living: Option<Claim>,
 }
 
 /// One restore on its way.
-struct Restore<'a> {
-    tools: &'a Tools,
-    cx: &'a Cx,
+pub(super) struct Restore<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) cx: &'a Cx,
     destination: &'a Destination,
     facts: Facts,
-    archive: Archive,
-    hex: String,
+    pub(super) archive: Archive,
+    pub(super) hex: String,
     /// The database that is loaded into.
-    into: String,
+    pub(super) into: String,
     /// What comes before the names of what is loaded.
     prefix: String,
     notes: Vec<String>,
@@ -96,24 +86,33 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     this.check()?;
     request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let mut scratch = this.begin()?;
+    let signs = Signs::give(tools, &this.into, &this.hex, cx);
     request.begins(Step::Load, &format!("loading into {} under other names: {}*", this.into, this.prefix), cx);
     this.load(begun, dump)?;
     request.begins(Step::Check, "comparing the documents of every collection with the backup", cx);
-    let counts = this.compare(request)?;
+    let mut loaded = this.loaded()?;
+    let mut counts = compare(&this.archive, &loaded, &request.expected)?;
     match destination {
         Destination::InPlace => {
             if let Some(keep) = request.keep.as_ref().filter(|_| this.facts.exists(live)) {
                 keep.take()?;
+                // That may have taken long.
+                loaded = this.loaded()?;
+                counts = compare(&this.archive, &loaded, &request.expected)?;
             }
             cx.world.cancel.check()?;
             scratch.gone = true;
             request.begins(Step::Swap, &format!("renaming each collection into its place in {}", this.into), cx);
-            this.swap()?;
+            this.swap(&loaded, &scratch.lock)?;
+            scratch.lock.remove();
         }
         Destination::Into(_) => {
             scratch.gone = true;
             let settle = json!({ "action": "settle", "database": this.into, "hex": this.hex });
-            tools.ask::<Value>(settle, &for_cleanup(cx))?;
+            if let Some(why) = tools.ask::<Settled>(settle, &for_cleanup(cx))?.refused {
+                return Err(taken_away(&why));
+            }
+            scratch.lock.remove();
         }
         Destination::Drill => {
             checks::run(&request.checks, &mut |check| tools.answer(&this.into, check.text()?, cx))?;
@@ -122,7 +121,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             }
         }
     }
-    drop(scratch);
+    drop((scratch, signs));
     Ok(Restored { counts, notes: this.notes })
 }
 
@@ -220,7 +219,7 @@ impl<'a> Restore<'a> {
 
     /// Whether the target is nothing but what a dead restore has left.
     fn is_abandoned(&self) -> bool {
-        self.facts.claims.iter().any(|claim| !claim.swapping)
+        !self.facts.claims.is_empty() && self.facts.claims.iter().all(|claim| !claim.swapping && !claim.alive)
     }
 
     /// Puts in order what dead restores have left, and marks what follows as ours.
@@ -236,6 +235,7 @@ impl<'a> Restore<'a> {
         {
             dead.push(name.clone());
         }
+        let ended = alive::ended(&self.cx.data_dir);
         let whole = *self.destination != Destination::InPlace;
         let scratch = Scratch {
             tools: self.tools,
@@ -244,6 +244,7 @@ impl<'a> Restore<'a> {
             hex: self.hex.clone(),
             whole,
             gone: false,
+            lock: Lock::take(&self.cx.data_dir, &self.hex)?,
         };
         let request = json!({
             "action": "begin",
@@ -253,10 +254,26 @@ impl<'a> Restore<'a> {
             "hex": self.hex,
             "dead": dead,
             "since": self.cx.world.clock.now().to_rfc3339(),
+            "lapse": alive::LAPSE.as_millis(),
+            "ended": ended.iter().map(|(hex, _)| hex).collect::<Vec<_>>(),
         });
         let begun: Begun = self.tools.ask(request, self.cx)?;
+        if let Some(living) = begun.living {
+            return Err(self.busy(&living));
+        }
+        alive::sweep(&ended, &begun.cleared, self.cx.world.clock.now());
         self.notes.extend(begun.notes);
         Ok(scratch)
+    }
+
+    /// The error of two restores in one place.
+    fn busy(&self, living: &Claim) -> Error {
+        let since = living.since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
+        let minutes = alive::LAPSE.as_secs() / 60;
+        Error::new(Kind::Locked, format!("mongodb {} is being restored by another run{since}", self.into)).hint(format!(
+            "wait for its end; if it was killed on another host, the next restore clears what it has left {minutes} minutes \
+             after its last sign of life"
+        ))
     }
 
     /// Passes the stream to mongorestore. Its input ends only after the stream has ended well and was whole; otherwise it is
@@ -308,96 +325,22 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Counts what has been loaded and compares it with what the archive held, and with what was counted when it was made.
-    fn compare(&self, request: &Request) -> Result<Counts> {
+    /// Counts what has been loaded.
+    fn loaded(&self) -> Result<Loaded> {
         let asked = json!({
             "action": "loaded",
             "database": self.into,
             "prefix": self.prefix,
             "views": self.view_definitions(),
         });
-        let loaded: Loaded = self.tools.ask(asked, self.cx)?;
-        let mut counts = Counts::new();
-        for (name, it) in &self.archive.collections {
-            if it.sort == Sort::View {
-                continue;
-            }
-            let Some(found) = loaded.collections.iter().find(|found| found.name == *name) else {
-                return Err(differs(format!("the collection {name} is missing")));
-            };
-            if it.sort == Sort::Collection && found.documents != it.documents {
-                return Err(differs(format!(
-                    "the collection {name} has {} instead of {}",
-                    count(found.documents, "document", "documents"),
-                    it.documents
-                )));
-            }
-            if let Some(index) = it.indexes.iter().find(|index| !found.indexes.contains(index)) {
-                return Err(differs(format!("the index {index} of the collection {name} is missing")));
-            }
-            counts.insert(name.clone(), (it.sort == Sort::Collection).then_some(found.documents));
-        }
-        for (name, expected) in &request.expected {
-            match (counts.get(name), expected) {
-                (None, _) => return Err(differs(format!("the collection {name} is missing"))),
-                (Some(Some(found)), Some(expected)) if found != expected => {
-                    let found = count(*found, "document", "documents");
-                    let what = format!("the collection {name} has {found} instead of {expected}");
-                    return Err(differs(what));
-                }
-                _ => {}
-            }
-        }
-        Ok(counts)
+        self.tools.ask(asked, self.cx)
     }
 
-    fn view_definitions(&self) -> Vec<Value> {
+    /// Its views, as the archive gives them.
+    pub(super) fn view_definitions(&self) -> Vec<Value> {
         let views = self.archive.collections.iter().filter(|(_, it)| it.sort == Sort::View);
         views.map(|(name, it)| json!({ "name": name, "metadata": it.metadata })).collect()
     }
-
-    /// Exchanges the names, whatever signal comes: half an exchange helps nobody.
-    fn swap(&self) -> Result<()> {
-        let views = self.views();
-        let names: Vec<_> = self.archive.collections.keys().filter(|name| !views.contains(&name.as_str())).collect();
-        let plan = json!({ "names": names, "views": self.view_definitions() });
-        let cx = for_cleanup(self.cx);
-        let mut request = json!({ "action": "swap", "database": self.into, "hex": self.hex, "plan": plan });
-        let mut outcome = self.tools.ask::<Value>(request.clone(), &cx);
-        for _ in 1..SWAP_TRIES {
-            if outcome.is_ok() {
-                break;
-            }
-            cx.world.clock.sleep(SWAP_PAUSE);
-            // Whether the plan was written is not known: written twice it fails, and without one there is nothing to do.
-            if let Some(request) = request.as_object_mut() {
-                request.remove("plan");
-            }
-            let standing = patiently(&cx, is_cut, || server::ask(self.tools, &self.into, &cx))
-                .map(|facts| facts.claims.iter().find(|claim| claim.hex == self.hex).map(|claim| claim.swapping));
-            match standing {
-                Ok(Some(true)) => outcome = self.tools.ask::<Value>(request.clone(), &cx),
-                Ok(Some(false)) => {
-                    let clear = json!({ "action": "clear", "database": self.into, "hex": self.hex });
-                    patiently(&cx, is_cut, || self.tools.ask::<Value>(clear.clone(), &cx))?;
-                    return outcome.map(drop);
-                }
-                Ok(None) => return Ok(()),
-                Err(_) => {}
-            }
-        }
-        outcome.map(drop).map_err(|error| {
-            let name = &self.tools.toolbox.configured;
-            error
-                .while_doing("the collections could not all take their places; some are the new ones, some the old")
-                .hint(format!("restore {name} again: it finishes this first"))
-        })
-    }
-}
-
-fn differs(what: String) -> Error {
-    Error::new(Kind::Tool, format!("what was loaded is not what the backup held: {what}"))
-        .hint("look into the server's log; another backup may be whole: list shows them")
 }
 
 /// What is loaded beside: gone when this is dropped, unless it has taken its place.
@@ -409,6 +352,7 @@ struct Scratch<'a> {
     /// Whether the database is all ours.
     whole: bool,
     gone: bool,
+    lock: Lock,
 }
 
 impl Scratch<'_> {
@@ -418,7 +362,9 @@ impl Scratch<'_> {
         let action = if self.whole { "drop" } else { "clear" };
         let request = json!({ "action": action, "database": self.database, "hex": self.hex });
         let cx = for_cleanup(self.cx);
-        patiently(&cx, is_cut, || self.tools.ask::<Value>(request.clone(), &cx).map(drop))
+        patiently(&cx, is_cut, || self.tools.ask::<Value>(request.clone(), &cx).map(drop))?;
+        self.lock.remove();
+        Ok(())
     }
 }
 

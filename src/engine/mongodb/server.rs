@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::alive;
 use super::tools::Tools;
 use crate::engine::Cx;
 use crate::error::Result;
@@ -18,13 +19,17 @@ pub struct Found {
     pub sort: String,
 }
 
-/// What a restore has left.
+/// A restore that is at work, or what it has left.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Claim {
     /// What tells it from others.
     pub hex: String,
     /// Whether its exchange has begun.
     pub swapping: bool,
+    /// Whether it is at work.
+    pub alive: bool,
+    /// When it began, by its own clock.
+    pub since: Option<String>,
 }
 
 /// Who is logged in.
@@ -67,9 +72,9 @@ pub struct Facts {
     pub databases: Option<Vec<String>>,
     /// What the database holds.
     pub collections: Vec<Found>,
-    /// What restores have left in it.
+    /// The restores that have a mark in it.
     pub claims: Vec<Claim>,
-    /// Databases that drills of it have left.
+    /// Databases that dead drills of it have left.
     pub drills: Vec<String>,
 }
 
@@ -87,7 +92,14 @@ pub fn drill_stem(database: &str) -> String {
 /// # Errors
 /// [`crate::error::Kind::Tool`] when it can't be asked.
 pub fn ask(tools: &Tools, database: &str, cx: &Cx) -> Result<Facts> {
-    tools.ask(json!({ "action": "look", "database": database, "drills": drill_stem(database) }), cx)
+    let request = json!({
+        "action": "look",
+        "database": database,
+        "drills": drill_stem(database),
+        "lapse": alive::LAPSE.as_millis(),
+        "ended": alive::ended(&cx.data_dir).into_iter().map(|(hex, _)| hex).collect::<Vec<_>>(),
+    });
+    tools.ask(request, cx)
 }
 
 impl Facts {

@@ -2,7 +2,8 @@
 //! name and password that the server will give. Flows out: how far it has come. Touches one listening socket on the address
 //! by which the server reaches us, and a thread for each connection to it.
 //!
-//! Whoever else connects gets nothing: a stranger does not know the token, which lives for one restore.
+//! Whoever else connects gets nothing: a stranger does not know the token, which lives for one restore, or is the password that
+//! the server has for its primaries.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -5,15 +5,17 @@
 //!
 //! Keys are loaded by RESTORE into databases whose numbers are free; one transaction exchanges all of them for the live ones
 //! (SWAPDB) and the functions with them. A key of ours marks a database that is not live, so that the next restore clears
-//! what a killed one has left.
+//! what a killed one has left. Each restore's mark is its own, and the transaction is one only while all marks stand: what
+//! another has cleared is never exchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
+use super::marks::{MARKER, Marks, clear, is_gone, left};
 use super::rdb::inspector::Keys;
 use super::rdb::{CRC64, Event, Key};
-use super::reasons::is_cut;
+use super::reasons::{by_file, is_cut};
 use super::server::{self, Facts};
 use super::spool::{PIECE_BYTES, Spool};
 use super::tools::{Command, Tool, Tools, command, strings};
@@ -22,12 +24,16 @@ use crate::engine::tools::{for_cleanup, patiently};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 
-/// The key that marks a database that is not live.
-pub const MARKER: &str = "voxeltron-backup:restoring";
 /// How long a server has for a transaction that came in before its connection was cut.
 const SETTLES: Duration = Duration::from_millis(500);
 /// How many databases a server has unless it is told otherwise.
 const DATABASES: u64 = 16;
+/// More than any server has.
+const MOST_DATABASES: u64 = 1 << 31;
+/// What the mark of a database says that waits to become live.
+const NEW: &str = "new";
+/// What the mark of one says that was live.
+const OLD: &str = "old";
 
 /// One load on its way.
 #[derive(Debug)]
@@ -40,44 +46,54 @@ pub struct Load<'a> {
     pub spool: &'a Spool,
     /// The context.
     pub cx: &'a Cx,
+    /// What tells this restore from others in its marks.
+    pub token: &'a str,
 }
 
-/// How many databases the server has.
+/// How many databases the server has. One that does not show its settings tells it by what it selects.
 fn databases(load: &Load<'_>) -> Result<u64> {
-    let found = server::setting(load.tools, load.client, "databases", load.cx)?;
-    Ok(found.and_then(|text| text.parse().ok()).unwrap_or(DATABASES))
-}
-
-/// Databases that a restore has left: those with our mark.
-///
-/// # Errors
-/// [`Kind::Tool`] when the server can't be asked.
-pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Vec<u64>> {
-    let mut left = Vec::new();
-    for number in facts.keys.keys() {
-        if tools.ask_in(client, *number, command(["EXISTS", MARKER]), cx)?.contains("(integer) 1") {
-            left.push(*number);
-        }
+    match server::setting(load.tools, load.client, "databases", load.cx) {
+        Ok(found) => return Ok(found.and_then(|text| text.parse().ok()).unwrap_or(DATABASES)),
+        Err(error) if error.is_stopped() || is_cut(&error) => return Err(error),
+        Err(_) => {}
     }
-    Ok(left)
-}
-
-/// Empties databases that are not live.
-fn clear(tools: &Tools, client: &Tool, numbers: &[u64], cx: &Cx) -> Result<()> {
-    let each = |number: &u64| [command(["SELECT", &number.to_string()]), command(["FLUSHDB", "ASYNC"])];
-    let commands: Vec<Command> = numbers.iter().flat_map(each).collect();
-    if commands.is_empty() { Ok(()) } else { tools.transact(client, &commands, cx) }
+    let has = |number: u64| match load.tools.ask(load.client, ["SELECT", &number.to_string()], load.cx) {
+        Ok(_) => Ok(true),
+        Err(error) if error.message.contains("DB index") => Ok(false),
+        Err(error) => Err(error),
+    };
+    // The first number is one that it has, the second one that it has not.
+    let (mut low, mut high) = (0, DATABASES);
+    while high < MOST_DATABASES && has(high)? {
+        (low, high) = (high, high * 2);
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if has(middle)? { low = middle } else { high = middle }
+    }
+    Ok(high)
 }
 
 impl Load<'_> {
-    fn transact(&self, commands: &[Command], cx: &Cx) -> Result<()> {
-        self.tools.transact(self.client, commands, cx)
+    fn transact(&self, marks: &Marks, commands: &[Command], cx: &Cx) -> Result<()> {
+        self.tools.transact(self.client, marks, commands, cx)
+    }
+
+    /// What our mark says.
+    fn mark(&self, word: &str) -> String {
+        format!("{word} {}", self.token)
+    }
+
+    /// Our marks in these databases.
+    fn marks(&self, numbers: &[u64], word: &str) -> Marks {
+        numbers.iter().map(|number| (*number, self.mark(word).into_bytes())).collect()
     }
 
     /// Empties these databases again, whatever has come in between, and gives the error that led to it.
     fn undo(&self, numbers: &[u64], error: Error) -> Error {
         let cx = for_cleanup(self.cx, super::CLEANUP);
-        if let Err(failure) = patiently(&cx, is_cut, || clear(self.tools, self.client, numbers, &cx)) {
+        let marks = self.marks(numbers, NEW);
+        if let Err(failure) = patiently(&cx, is_cut, || clear(self.tools, self.client, &marks, &cx)) {
             self.cx.report.warn(&format!(
                 "databases {numbers:?} could not be emptied again: {failure}; the next restore does it"
             ));
@@ -102,7 +118,7 @@ impl Load<'_> {
     pub fn in_place(&self, facts: &Facts) -> Result<()> {
         let left = left(self.tools, self.client, facts, self.cx)?;
         clear(self.tools, self.client, &left, self.cx)?;
-        let live: BTreeSet<u64> = facts.keys.keys().filter(|number| !left.contains(number)).copied().collect();
+        let live: BTreeSet<u64> = facts.keys.keys().filter(|number| !left.contains_key(number)).copied().collect();
         let wanted: BTreeSet<u64> = self.filled().into_iter().chain(live.iter().copied()).collect();
         let all = databases(self)?;
         let free: Vec<u64> = (0..all).rev().filter(|number| !wanted.contains(number)).take(wanted.len()).collect();
@@ -112,17 +128,16 @@ impl Load<'_> {
                  to load it without touching what is there",
                 wanted.len()
             );
-            return Err(Error::new(Kind::Tool, message).hint(
-                "raise `databases` in the server's configuration; or restore by file: restore --output dump.rdb, stop the \
-                 server, put the file in its place, start it (with restore.before and restore.after)",
-            ));
+            return Err(Error::new(Kind::Tool, message)
+                .hint(format!("raise `databases` in the server's configuration; or {}", by_file(self.tools))));
         }
         let pairs: BTreeMap<u64, u64> = wanted.into_iter().zip(free.iter().copied()).collect();
         self.load(&pairs, true).map_err(|error| self.undo(&free, error))?;
         self.cx.world.cancel.check().map_err(|error| self.undo(&free, error))?;
         let cx = for_cleanup(self.cx, super::CLEANUP);
         self.swap(&pairs, facts, &cx)?;
-        patiently(&cx, is_cut, || clear(self.tools, self.client, &free, &cx))
+        let marks = self.marks(&free, OLD);
+        patiently(&cx, is_cut, || clear(self.tools, self.client, &marks, &cx))
     }
 
     /// Into one database that is empty.
@@ -136,7 +151,7 @@ impl Load<'_> {
         if number >= databases(self)? {
             return fail(format!("the server has no database {number}"), "give a smaller number, or raise `databases`");
         }
-        if facts.keys.contains_key(&number) && !left.contains(&number) {
+        if facts.keys.contains_key(&number) && !left.contains_key(&number) {
             return fail(
                 format!("database {number} is not empty"),
                 "give the number of one that is: INFO keyspace names the others",
@@ -152,7 +167,8 @@ impl Load<'_> {
         let pairs = BTreeMap::from([(from, number)]);
         self.load(&pairs, true).map_err(|error| self.undo(&[number], error))?;
         let unmark = [command(["SELECT", &number.to_string()]), command(["DEL", MARKER])];
-        self.transact(&unmark, self.cx).map_err(|error| self.undo(&[number], error)).map(drop)
+        self.transact(&self.marks(&[number], NEW), &unmark, self.cx)
+            .map_err(|error| self.undo(&[number], self.taken_away(error)))
     }
 
     /// Into a server of our own that is empty.
@@ -179,9 +195,11 @@ impl Load<'_> {
         if mark {
             let marks: Vec<Command> = pairs
                 .values()
-                .flat_map(|scratch| [command(["SELECT", &scratch.to_string()]), command(["SET", MARKER, "new"])])
+                .flat_map(|scratch| {
+                    [command(["SELECT", &scratch.to_string()]), command(["SET", MARKER, &self.mark(NEW)])]
+                })
                 .collect();
-            self.transact(&marks, self.cx)?;
+            self.transact(&Marks::new(), &marks, self.cx)?;
         }
         let call = self.tools.pipe(self.client);
         self.cx.report.detail(&call.display());
@@ -305,9 +323,9 @@ impl Load<'_> {
             let new = self.functions().map_err(|error| self.undo(&scratches, error))?;
             commands.extend(new.map(restore_functions));
         }
-        commands.extend(exchange(pairs, "old"));
+        commands.extend(exchange(pairs, &self.mark(OLD)));
         self.cx.report.detail("MULTI; SWAPDB …; EXEC");
-        let outcome = self.transact(&commands, cx);
+        let outcome = self.transact(&self.marks(&scratches, NEW), &commands, cx);
         if outcome.is_err() {
             // What the server had got already, it may be doing now.
             cx.world.clock.sleep(SETTLES);
@@ -323,6 +341,7 @@ impl Load<'_> {
             let silent = || Error::new(Kind::Tool, "the server has not exchanged its databases");
             let error = outcome.err().unwrap_or_else(silent);
             let refused = !error.tail.is_empty() && !is_cut(&error);
+            let error = self.taken_away(error);
             return Err(if refused { self.undo(&scratches, error) } else { self.leave(pairs, error) });
         }
         let there =
@@ -342,14 +361,25 @@ impl Load<'_> {
     /// Whether what that database holds was live before.
     fn is_old(&self, scratch: u64, cx: &Cx) -> Result<bool> {
         let mark = self.tools.ask_in(self.client, scratch, command(["GET", MARKER]), cx)?;
-        Ok(strings(&mark).contains(&b"old".to_vec()))
+        Ok(strings(&mark).contains(&self.mark(OLD).into_bytes()))
+    }
+
+    /// Says what it means that a mark had gone.
+    fn taken_away(&self, error: Error) -> Error {
+        if !is_gone(&error) {
+            return error;
+        }
+        Error { hint: None, ..error }
+            .while_doing("somebody else has cleared what was loaded, so nothing was exchanged")
+            .hint("is another restore at work at this server? wait for its end, and run it again")
     }
 
     /// Exchanges all back.
     fn swap_back(&self, pairs: &BTreeMap<u64, u64>, functions: Option<Vec<u8>>, cx: &Cx) -> Result<()> {
         let commands: Vec<Command> =
-            functions.map(restore_functions).into_iter().chain(exchange(pairs, "new")).collect();
-        self.transact(&commands, cx)
+            functions.map(restore_functions).into_iter().chain(exchange(pairs, &self.mark(NEW))).collect();
+        let scratches: Vec<u64> = pairs.values().copied().collect();
+        self.transact(&self.marks(&scratches, OLD), &commands, cx)
     }
 }
 

@@ -5,8 +5,8 @@
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what the
 //! last words mean, [`rdb`] reads a dump as it passes, [`stream`] cuts off what is not part of it, [`server`] is what is
 //! asked. [`restore`] is the way back: [`spool`] checks the whole backup first, [`replicate`] lets the server follow [`feed`]
-//! with [`settings`] changed for that time, [`keys`] does it key by key where that is not possible, [`drill`] starts a server
-//! to practise on.
+//! with [`settings`] changed for that time, [`keys`] does it key by key where that is not possible ([`marks`] tell what is not live),
+//! [`drill`] starts a server to practise on.
 
 use std::io::Read;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub mod args;
 pub mod drill;
 pub mod feed;
 pub mod keys;
+pub mod marks;
 pub mod rdb;
 pub mod reasons;
 pub mod replicate;
@@ -90,7 +91,7 @@ impl Redis {
             warnings.push(format!("{place}: it holds no key at all"));
         }
         // One who may not look there is not to be told of it.
-        for number in keys::left(&self.tools, client, facts, cx).unwrap_or_default() {
+        for number in marks::left(&self.tools, client, facts, cx).unwrap_or_default().into_keys() {
             warnings.push(format!(
                 "{place}: a restore is running, or was interrupted and has left data in database {number}; the next restore \
                  in its place clears it"
@@ -198,7 +199,9 @@ impl Engine for Redis {
             }
             Destination::InPlace => {
                 steps.extend([
-                    format!("{client}: CONFIG SET masteruser …, masterauth …, repl-diskless-load swapdb"),
+                    format!(
+                        "{client}: CONFIG SET repl-diskless-load swapdb, masteruser …, masterauth … if there is none"
+                    ),
                     format!("{client}: REPLICAOF this host, which sends the backup to that server alone"),
                     format!(
                         "{client}: INFO until it is loaded, compare the number of keys; REPLICAOF NO ONE; settings back"

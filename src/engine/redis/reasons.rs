@@ -1,11 +1,21 @@
 //! What the server's and the client's last words mean. Flows in: an error. Flows out: the same with its mend. Pure.
 
+use super::tools::Tools;
 use crate::error::Error;
 
 /// What a dump needs.
 pub const FOR_DUMP: &str = "+sync +psync +replconf +ping +info";
 /// What a restore needs beside that.
 pub const FOR_RESTORE: &str = "+@all ~* &*";
+
+/// What to do where no other way is open.
+pub fn by_file(tools: &Tools) -> String {
+    format!(
+        "restore by file: restore {} --output dump.rdb, stop the server, put that in the place of its dump.rdb, start it (with an \
+         append-only file: first with --appendonly no)",
+        tools.toolbox.configured
+    )
+}
 
 /// The statement that gives `user` these rights.
 pub fn grant(user: &str, rights: &str) -> String {
@@ -36,6 +46,11 @@ pub fn explain(error: Error, user: &str, configured: &str) -> Error {
     }
     if has("could not connect") || has("connection refused") || has("server closed the connection") {
         return error.hint(format!("is the server running? look at [databases.{configured}] url"));
+    }
+    if has("error reading bulk length while syncing") {
+        return error.hint(
+            "the server broke it off: look at its log; a Valkey 9 gives its client no hash with fields that expire (HEXPIRE)",
+        );
     }
     if is_cut(&error) {
         return error.hint("look into the server's log and at the network in between, then run it again");

@@ -59,19 +59,14 @@ pub fn replicate(
     changed: &mut Changed<'_>,
     cx: &Cx,
 ) -> Result<Facts, Failure> {
-    let ticket = Ticket {
-        user: format!("voxeltron-restore-{}", cx.world.random_hex(8)?),
-        token: Secret::new(cx.world.random_hex(32)?),
-    };
+    let (ticket, is_new) = ticket(tools, client, cx).map_err(Failure::NoWay)?;
     let feed = Feed::start(spool, ip, ticket.clone(), cx.world.random_hex(20)?).map_err(Failure::NoWay)?;
     let (host, port) = (ip.to_string(), feed.address().port().to_string());
-    let wanted = [
-        ("masteruser", ticket.user.as_str()),
-        ("masterauth", ticket.token.expose()),
-        ("repl-diskless-load", "swapdb"),
-        ("replica-serve-stale-data", "yes"),
-        ("replica-read-only", "yes"),
-    ];
+    let mut wanted =
+        vec![("repl-diskless-load", "swapdb"), ("replica-serve-stale-data", "yes"), ("replica-read-only", "yes")];
+    if is_new {
+        wanted.extend([("masteruser", ticket.user.as_str()), ("masterauth", ticket.token.expose())]);
+    }
     let outcome = begin(tools, client, changed, &wanted, (&host, &port), cx)
         .map_err(|error| if is_cut(&error) { Failure::Failed(error) } else { Failure::NoWay(error) })
         .and_then(|()| follow(tools, client, &feed, cx));
@@ -81,6 +76,19 @@ pub fn replicate(
     let facts = outcome?;
     restored?;
     Ok(facts)
+}
+
+/// What the server shows us, and whether it must be told so first. A password that it has for its primaries stays what it is,
+/// for what is changed has to be written down, to be put back.
+fn ticket(tools: &Tools, client: &Tool, cx: &Cx) -> Result<(Ticket, bool)> {
+    let ask = |name| Ok::<_, Error>(server::setting(tools, client, name, cx)?.unwrap_or_default());
+    match ask("masterauth")? {
+        own if own.is_empty() => {
+            let user = format!("voxeltron-restore-{}", cx.world.random_hex(8)?);
+            Ok((Ticket { user, token: Secret::new(cx.world.random_hex(32)?) }, true))
+        }
+        own => Ok((Ticket { user: ask("masteruser")?, token: Secret::new(own) }, false)),
+    }
 }
 
 fn begin(
@@ -178,7 +186,8 @@ pub fn persist(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Vec<Stri
 }
 
 fn save(tools: &Tools, client: &Tool, cx: &Cx) -> Result<Option<String>> {
-    let points = server::setting(tools, client, "save", cx)?;
+    // One that does not show its settings is asked to save.
+    let points = server::setting(tools, client, "save", cx).unwrap_or_default();
     if points.is_some_and(|points| points.trim().is_empty()) {
         return Ok(Some(
             "the server keeps its data in memory alone: a restart of it loses what was restored".to_owned(),

@@ -11,7 +11,7 @@ use super::drill;
 use super::feed;
 use super::keys::{self, Load};
 use super::rdb::inspector::{compare, counts};
-use super::reasons::is_cut;
+use super::reasons::{by_file, is_cut};
 use super::replicate::{self, Failure};
 use super::server::{self, Facts};
 use super::settings::Changed;
@@ -52,14 +52,15 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             "the backup has data that a module keeps outside of keys; it is restored by replication alone".to_owned(),
         );
     }
-    let load = Load { tools, client: &client, spool: &spool, cx };
+    let token = cx.world.random_hex(8)?;
+    let load = Load { tools, client: &client, spool: &spool, cx, token: &token };
     if let Destination::Into(number) = &request.destination {
         request.begins(Step::Swap, &format!("loading key by key into the database {number}"), cx);
         let number: u64 = number.parse().map_err(|_| {
             Error::new(Kind::Tool, format!("{number:?} is no number of a database"))
                 .hint("give the number of an empty database of this server: --into 5")
         })?;
-        memory(&spool, &facts, false)?;
+        memory(tools, &spool, &facts, false)?;
         load.into_one(number, &facts)?;
         if spool.contents.functions > 0 {
             notes.push("functions belong to the whole server and are not restored beside it".to_owned());
@@ -67,7 +68,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         return Ok(Restored { counts: spool.contents.counts(), notes });
     }
     request.keep.as_ref().map_or(Ok(()), Keep::take)?;
-    notes.extend(in_place(&load, &facts, &mut changed)?);
+    notes.extend(in_place(&load, &facts, &mut changed, request.keep.is_some())?);
     let (found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
     Ok(Restored { counts: counts(&found, functions), notes })
 }
@@ -86,10 +87,10 @@ fn check(tools: &Tools, client: &Tool, spool: &Spool, facts: &Facts, cx: &Cx) ->
     if facts.text("cluster_enabled") == "1" {
         return Err(Error::new(
             Kind::Tool,
-            "the server is in cluster mode, where neither replication from outside nor an exchange \
-             of databases works",
+            "the server is in cluster mode: there it follows no server from outside (REPLICAOF), and has one database \
+             without an exchange (SWAPDB), so nothing could be loaded beside its data and take their place at once",
         )
-        .hint("restore by file: restore --output dump.rdb, stop the server, put the file in its place, start it"));
+        .hint(by_file(tools)));
     }
     if facts.is_replica() {
         return Err(Error::new(Kind::Tool, format!("the server is a replica of {}", facts.master()))
@@ -99,7 +100,7 @@ fn check(tools: &Tools, client: &Tool, spool: &Spool, facts: &Facts, cx: &Cx) ->
 }
 
 /// Whether there is room: for the old and the new data at once where they stand side by side under `maxmemory`.
-fn memory(spool: &Spool, facts: &Facts, replicated: bool) -> Result<()> {
+fn memory(tools: &Tools, spool: &Spool, facts: &Facts, replicated: bool) -> Result<()> {
     let (new, old) = (spool.contents.used_memory.unwrap_or(0), facts.number("used_memory"));
     let (limit, system) = (facts.number("maxmemory"), facts.number("total_system_memory"));
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -121,9 +122,7 @@ fn memory(spool: &Spool, facts: &Facts, replicated: bool) -> Result<()> {
             mib(old),
             mib(system)
         );
-        return Err(Error::new(Kind::Tool, message).hint(
-            "free memory; or restore by file: restore --output dump.rdb, stop the server, put the file in its place, start it",
-        ));
+        return Err(Error::new(Kind::Tool, message).hint(format!("free memory; or {}", by_file(tools))));
     }
     Ok(())
 }
@@ -158,11 +157,11 @@ fn memory_of_replication(facts: &Facts, tools: &Tools, client: &Tool, cx: &Cx) -
     }
 }
 
-fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result<Vec<String>> {
+fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: bool) -> Result<Vec<String>> {
     let (tools, client, spool, cx) = (load.tools, load.client, load.spool, load.cx);
-    let mut notes = Vec::new();
+    let (mut notes, mut differs) = (Vec::new(), None);
     let outcome = way(tools, client, facts, cx).map_err(Failure::NoWay).and_then(|ip| {
-        memory(spool, facts, true)?;
+        memory(tools, spool, facts, true)?;
         cx.begins(
             Step::Swap,
             "letting the server follow us: it loads the backup beside its data, and exchanges them at once",
@@ -172,9 +171,7 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result
     match outcome {
         Ok(loaded) => {
             let functions = server::functions(tools, client, &loaded, cx).unwrap_or(spool.contents.functions);
-            if let Err(error) = compare(&spool.contents.counts(), &counts(&loaded.keys, functions)) {
-                notes.push(format!("the server has loaded the backup, but counts otherwise: {error}"));
-            }
+            differs = compare(&spool.contents.counts(), &counts(&loaded.keys, functions)).err();
             if facts.number("connected_slaves") > 0 {
                 notes.push("the server's own replicas take all of the new data from it now".to_owned());
             }
@@ -182,7 +179,7 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result
         Err(Failure::NoWay(error)) if error.is_stopped() => return Err(error),
         Err(Failure::NoWay(error)) => {
             cx.report.detail(&format!("not by replication: {error}; key by key"));
-            memory(spool, facts, false)?;
+            memory(tools, spool, facts, false)?;
             cx.begins(Step::Swap, "loading key by key into free databases, and exchanging all of them at once");
             load.in_place(facts)?;
             notes.push(format!("restored key by key, not by replication: {error}"));
@@ -191,13 +188,21 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>) -> Result
     }
     cx.begins(Step::Tidy, "letting the server write its new data to its disk");
     notes.extend(replicate::persist(tools, client, facts, cx));
-    Ok(notes)
+    match differs {
+        None => Ok(notes),
+        Some(error) => Err(Error { hint: None, ..error }
+            .while_doing("the server has taken over the backup, and does not hold what that holds")
+            .hint(match kept {
+                true => format!("restore {} --undo puts back what it held before", tools.toolbox.configured),
+                false => "look at the server's log, and restore again, or another backup: list shows them".to_owned(),
+            })),
+    }
 }
 
 /// Loads the backup into a server of our own and counts what it has then.
 fn practise(tools: &Tools, client: &Tool, spool: &Spool, request: &Request, cx: &Cx) -> Result<Restored> {
     let private = drill::start(tools, client, spool, cx)?;
-    let load = Load { tools: &private.tools, client, spool, cx };
+    let load = Load { tools: &private.tools, client, spool, cx, token: "drill" };
     if tools.toolbox.runs_elsewhere() {
         load.into_own()?;
     } else {

@@ -18,7 +18,7 @@ use super::tools::{Tool, Tools};
 use crate::engine::Cx;
 use crate::error::{Context, Error, Kind, Result};
 
-/// One setting: its name, what it was, what the restore makes of it. The old value may be a password.
+/// One setting: its name, what it was, what the restore makes of it, which may be a token. No password is ever changed.
 #[derive(Clone, Serialize, Deserialize)]
 struct Change {
     name: String,

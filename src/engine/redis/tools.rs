@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::marks::{self, Marks};
 use super::reasons;
 use super::url::Place;
 use crate::engine::tools::Toolbox;
@@ -159,13 +160,16 @@ impl Tools {
     }
 
     /// All of these in one transaction, over a connection that is not made again: otherwise the client would connect anew
-    /// after a cut, say the last command once more, and go on outside of the transaction, in the first database.
+    /// after a cut, say the last command once more, and go on outside of the transaction, in the first database. It is none
+    /// unless all `marks` stand until then.
     ///
     /// # Errors
-    /// [`Kind::Tool`]; it may have been done all the same, for the answer can be lost. What EXEC says of each is not read.
-    pub fn transact(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<()> {
+    /// [`Kind::Tool`], with [`marks::GONE`] when a mark does not stand; it may have been done all the same, for the answer can be
+    /// lost. What EXEC says of each is not read.
+    pub fn transact(&self, tool: &Tool, marks: &Marks, commands: &[Command], cx: &Cx) -> Result<()> {
+        let looks = marks::looks(marks);
         let mut input = Vec::new();
-        for words in [command(["MULTI"])].iter().chain(commands).chain([&command(["EXEC"])]) {
+        for words in looks.iter().chain([&command(["MULTI"])]).chain(commands).chain([&command(["EXEC"])]) {
             input.extend(format!("*{}\r\n", words.len()).bytes());
             for word in words {
                 input.extend(format!("${}\r\n", word.len()).bytes());

@@ -1,0 +1,70 @@
+//! The marks of databases that are not live: which restore has loaded there, or has put there what was live. Flows in: our own
+//! marks. Flows out: those that were left, and what makes a transaction one only while marks stand. Touches the server, through
+//! the tools.
+
+use std::collections::BTreeMap;
+
+use super::server::Facts;
+use super::tools::{Command, Tool, Tools, command, strings};
+use crate::engine::Cx;
+use crate::error::{Error, Result};
+
+/// The key that marks a database that is not live.
+pub const MARKER: &str = "voxeltron-backup:restoring";
+/// How the server says that a mark is not what it was.
+pub const GONE: &str = "GONE the mark";
+/// A key that nobody has: to write it makes a transaction that watches it none.
+const VOID: &str = "voxeltron-backup:void";
+/// Looks at a mark. A script's error alone would not stop the transaction behind it.
+const LOOK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end \
+                    redis.call('SET', KEYS[2], 1) redis.call('DEL', KEYS[2]) \
+                    return redis.error_reply(ARGV[2] .. ' of this restore is not there any more')";
+
+/// Databases, and what the mark in each of them says.
+pub type Marks = BTreeMap<u64, Vec<u8>>;
+
+/// What is said before a transaction, over the same connection, so that it is none unless these marks stand until its end.
+pub fn looks(marks: &Marks) -> Vec<Command> {
+    let look = |(number, mark): (&u64, &Vec<u8>)| {
+        let script = [&b"EVAL"[..], LOOK.as_bytes(), b"2", MARKER.as_bytes(), VOID.as_bytes(), mark, GONE.as_bytes()];
+        [command(["SELECT", &number.to_string()]), command(["WATCH", MARKER, VOID]), command(script)]
+    };
+    marks.iter().flat_map(look).collect()
+}
+
+/// Databases that a restore has left: those with our mark, and what it says.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] when the server can't be asked.
+pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Marks> {
+    let mut left = Marks::new();
+    for number in facts.keys.keys() {
+        let answer = tools.ask_in(client, *number, command(["GET", MARKER]), cx)?;
+        if let Some(mark) = strings(&answer).into_iter().next() {
+            left.insert(*number, mark);
+        }
+    }
+    Ok(left)
+}
+
+/// Empties databases that are not live, while their marks stand.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] when the server can't be asked or says no.
+pub fn clear(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()> {
+    for (number, mark) in marks {
+        let one = Marks::from([(*number, mark.clone())]);
+        let commands = [command(["SELECT", &number.to_string()]), command(["FLUSHDB", "ASYNC"])];
+        match tools.transact(client, &one, &commands, cx) {
+            // It is empty already, or another's.
+            Err(error) if is_gone(&error) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a transaction was none because a mark had gone.
+pub fn is_gone(error: &Error) -> bool {
+    error.tail.iter().chain([&error.message]).any(|line| line.contains(GONE))
+}
