@@ -3,7 +3,7 @@
 //! child processes, each in a process group of its own that ends with us.
 //!
 //! [`call`] is what to start and starts it, [`exec`] how a tool runs elsewhere, [`running`] waits for it and stops it,
-//! [`tail`] keeps its last words, [`reader`] and [`writer`] are its two ends.
+//! [`tail`] keeps its last words, [`answer`] what it prints, [`reader`] and [`writer`] are its two ends.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::world::World;
 
+pub mod answer;
 pub mod call;
 pub mod exec;
 pub mod reader;
@@ -81,6 +82,36 @@ mod tests {
             let error = run(&sh(script), b"", soon(), &world).unwrap_err();
             assert!(error.message.contains("within its time"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_a_tool_leaves_behind_with_its_output_holds_nobody_up() {
+        let world = World::system();
+        let started = world.clock.monotonic();
+        let all = "x\n".repeat(50_000);
+        let printed = run(&sh("sleep 60 & yes x | head -50000"), b"", None, &world).unwrap();
+        assert!(printed == all.as_bytes(), "all that it wrote: {} bytes", printed.len());
+        run(&sh("(while head -c 20000 /dev/zero; do :; done) & sleep 0.1"), b"", None, &world).unwrap();
+        assert!(world.clock.monotonic() - started < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn what_ignores_a_signal_is_killed_though_its_parent_ended() {
+        let world = World::system();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid").display().to_string();
+        let script =
+            format!("(trap '' TERM; while :; do sleep 0.1; done) & echo $! > {path}.new; mv {path}.new {path}; wait");
+        let tool = RestoreWriter::spawn(&sh(&script), None, &world).unwrap();
+        let pid = (0..1000).find_map(|_| {
+            world.clock.sleep(Duration::from_millis(10));
+            std::fs::read_to_string(&path).ok()
+        });
+        let pid = pid.unwrap().trim().to_owned();
+        drop(tool);
+        // Whoever adopts it may leave it as a zombie.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use super::exec::Elsewhere;
 use super::tail::Tail;
@@ -138,12 +139,31 @@ impl Running {
         self.ends_within(ELSEWHERE_GRACE)
     }
 
-    fn signal_group(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
+    fn group(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        if let Some(pid) = self.group() {
             // It may have ended meanwhile; then there is nobody to tell.
-            let _ = rustix::process::kill_process_group(pid, signal);
+            let _ = kill_process_group(pid, signal);
         }
+    }
+
+    /// Whether it and all that it started have ended within `time`: a child of it may outlive it.
+    fn group_ends_within(&mut self, time: Duration) -> bool {
+        let started = self.world.clock.monotonic();
+        if !self.ends_within(time) {
+            return false;
+        }
+        // No other process gets the number while the group has one left.
+        while self.group().is_some_and(|pid| test_kill_process_group(pid).is_ok()) {
+            if self.world.clock.monotonic().saturating_sub(started) >= time {
+                return false;
+            }
+            self.world.clock.sleep(Duration::from_millis(5));
+        }
+        true
     }
 }
 
@@ -152,11 +172,11 @@ impl Drop for Running {
         if self.reaped || self.stop_elsewhere() {
             return;
         }
-        self.signal_group(rustix::process::Signal::TERM);
-        if self.ends_within(TERM_GRACE) {
+        self.signal_group(Signal::TERM);
+        if self.group_ends_within(TERM_GRACE) {
             return;
         }
-        self.signal_group(rustix::process::Signal::KILL);
+        self.signal_group(Signal::KILL);
         // After SIGKILL there is nothing left to do with a failure.
         let _ = self.child.wait();
     }

@@ -1,21 +1,18 @@
 //! A restore tool's end of the pipe. Flows in: a call, and what it is to read. Flows out: what it printed, with its exit
 //! status behind. Touches the tool.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::ChildStdin;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 
+use super::answer::Answer;
 use super::call::{Invocation, Mode};
 use super::reader::PIPE_BYTES;
 use super::running::{Running, wait_ready};
 use crate::error::{Error, Kind, Result};
 use crate::world::World;
-
-/// The largest output of a tool that answers a question, in bytes.
-const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 
 /// A tool that takes its input from us. Dropped before [`RestoreWriter::finish`], it is stopped, so that it never takes
 /// the end of a failed stream for the end of its input.
@@ -23,7 +20,7 @@ const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 pub struct RestoreWriter {
     running: Running,
     stdin: Option<ChildStdin>,
-    stdout: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    answer: Option<Answer>,
     deadline: Option<Duration>,
 }
 
@@ -41,22 +38,16 @@ impl RestoreWriter {
                 .map_err(|error| Error::new(Kind::Tool, format!("can't write to {}: {error}", call.name())))?;
             let _ = rustix::pipe::fcntl_setpipe_size(stdin, PIPE_BYTES);
         }
-        let stdout = stdout.map(|stdout| {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                stdout.take(OUTPUT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-                Ok(bytes)
-            })
-        });
-        Ok(Self { running, stdin, stdout, deadline })
+        let answer = stdout.map(Answer::of);
+        Ok(Self { running, stdin, answer, deadline })
     }
 
     /// Ends the input, waits for the tool, and gives what it printed.
     ///
     /// # Errors
     /// [`Kind::Tool`] with the tool's last words when its status is bad; [`Kind::Stopped`] after a signal.
-    pub fn finish(self) -> Result<Vec<u8>> {
-        Ok(self.finish_telling()?.0)
+    pub fn finish(mut self) -> Result<Vec<u8>> {
+        self.ends_well()
     }
 
     /// The same, with the last lines of its standard error, for a tool that says there what its status hides.
@@ -64,18 +55,14 @@ impl RestoreWriter {
     /// # Errors
     /// As [`RestoreWriter::finish`].
     pub fn finish_telling(mut self) -> Result<(Vec<u8>, Vec<String>)> {
+        let bytes = self.ends_well()?;
+        Ok((bytes, self.running.tail.lines(&self.running.secrets, &self.running.world)))
+    }
+
+    fn ends_well(&mut self) -> Result<Vec<u8>> {
         self.stdin = None;
         self.running.finish(self.deadline)?;
-        let name = &self.running.name;
-        let bytes = match self.stdout.take().map(JoinHandle::join) {
-            None => Vec::new(),
-            Some(Ok(Ok(bytes))) => bytes,
-            Some(_) => return Err(Error::new(Kind::Tool, format!("can't read the output of {name}"))),
-        };
-        if bytes.len() > OUTPUT_BYTES {
-            return Err(Error::new(Kind::Tool, format!("{name} printed more than {OUTPUT_BYTES} bytes")));
-        }
-        Ok((bytes, self.running.tail.lines(&self.running.secrets, &self.running.world)))
+        self.answer.take().map_or_else(|| Ok(Vec::new()), |answer| answer.after_the_end(&self.running.name))
     }
 }
 
