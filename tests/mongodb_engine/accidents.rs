@@ -82,9 +82,9 @@ fn an_exchange_left_half_way_is_finished_by_the_next() {
         let dying = fake_tools(&[(
             "mongosh",
             &format!(
-                "[ -e $here/dead ] && exit 1\ncat >$here/in\ngrep -q '\"action\":\"swap\"' $here/in && touch $here/dead\n\
-                 [ -e $here/dead ] && {{ echo 'let done_ = 0;'; cat $here/in; }} | sed 's/if (planned() === null) return;/if (done_++ >= {steps}) process.exit(9);/' >$here/changed && \
-                 exec $real/mongosh \"$@\" <$here/changed\nexec $real/mongosh \"$@\" <$here/in"
+                "[ -e $here/dead ] && exit 1\ncat >$here/in.$$\ngrep -q '\"action\":\"swap\"' $here/in.$$ && touch $here/dead\n\
+                 [ -e $here/dead ] && {{ echo 'let done_ = 0;'; cat $here/in.$$; }} | sed 's/if (planned() === null) return;/if (done_++ >= {steps}) process.exit(9);/' >$here/changed.$$ && \
+                 exec $real/mongosh \"$@\" <$here/changed.$$\nexec $real/mongosh \"$@\" <$here/in.$$"
             ),
         )]);
         let error =

@@ -184,8 +184,8 @@ fn what_is_taken_away_before_the_exchange_changes_nothing() {
         let taking = fake_tools(&[(
             "mongosh",
             &format!(
-                "cat >$here/in\nif grep -q '\"action\":\"swap\"' $here/in && [ ! -e $here/once ]; then touch $here/once; cat <<'END' | \
-                 $real/mongosh --quiet --norc --nodb --eval 'load(\"/dev/stdin\")' >/dev/null\n{script}\nEND\nfi\nexec $real/mongosh \"$@\" <$here/in"
+                "cat >$here/in.$$\nif grep -q '\"action\":\"swap\"' $here/in.$$ && [ ! -e $here/once ]; then touch $here/once; cat <<'END' | \
+                 $real/mongosh --quiet --norc --nodb --eval 'load(\"/dev/stdin\")' >/dev/null\n{script}\nEND\nfi\nexec $real/mongosh \"$@\" <$here/in.$$"
             ),
         )]);
         let error =
@@ -232,9 +232,9 @@ fn an_exchange_whose_answer_is_lost_was_done() {
     db.js("d.a.deleteMany({}); d.extra.insertOne({_id: 1})");
     let losing = fake_tools(&[(
         "mongosh",
-        "cat >$here/in\nif grep -q '\"action\":\"swap\"' $here/in && [ ! -e $here/once ]; then touch $here/once; \
-         $real/mongosh \"$@\" <$here/in >/dev/null; echo 'MongoNetworkError: connection reset' >&2; exit 1; fi\n\
-         exec $real/mongosh \"$@\" <$here/in",
+        "cat >$here/in.$$\nif grep -q '\"action\":\"swap\"' $here/in.$$ && [ ! -e $here/once ]; then touch $here/once; \
+         $real/mongosh \"$@\" <$here/in.$$ >/dev/null; echo 'MongoNetworkError: connection reset' >&2; exit 1; fi\n\
+         exec $real/mongosh \"$@\" <$here/in.$$",
     )]);
     restore(db.through(losing.path()).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
     assert!(losing.path().join("once").exists());

@@ -178,9 +178,9 @@ fn documents_that_expire_while_they_are_loaded_are_no_difference() {
         fake_tools(&[(
             "mongosh",
             &format!(
-                "cat >$here/in\nif grep -q '\"action\":\"\\(loaded\\|swap\\)\"' $here/in; then echo x >>$here/times; cat <<'END' | \
+                "cat >$here/in.$$\nif grep -q '\"action\":\"\\(loaded\\|swap\\)\"' $here/in.$$; then echo x >>$here/times; cat <<'END' | \
                  $real/mongosh --quiet --norc --nodb --eval 'load(\"/dev/stdin\")' >/dev/null\nconst db = connect('{}/admin'); {script}\nEND\nfi\n\
-                 exec $real/mongosh \"$@\" <$here/in",
+                 exec $real/mongosh \"$@\" <$here/in.$$",
                 crate::support::base()
             ),
         )])

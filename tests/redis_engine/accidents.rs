@@ -430,7 +430,7 @@ fn what_another_has_cleared_is_not_exchanged(which: Which) {
     let mut live = server.digest();
     let flush = "$real \"$@\" -n $n FLUSHDB";
     for (what, others) in [
-        (format!("{flush}"), 0),
+        (flush.to_owned(), 0),
         // One that has begun to load there in its turn.
         (
             format!(
