@@ -1,9 +1,13 @@
 //! Dump tools that die in every way: no manifest, nothing left at the target, exit code 13 with the tool's last words, and
 //! the backup before is still the latest. The tools are shell scripts round the real `pg_dump`, since it can't be made to die
-//! on request; the server is real.
+//! on request; the server is real. The other engines' are in [`others`], and connections that are cut for all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
+#[path = "common/cutter.rs"]
+mod cutter;
+#[path = "dead_dump/others.rs"]
+mod others;
 
 use std::fs;
 use std::path::Path;

@@ -205,6 +205,12 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// The option by which its dumps hold less than the database does, be it only rows: such a dump can't stand in for what a
+    /// restore replaces.
+    fn leaves_out(&self) -> Option<String> {
+        self.partial()
+    }
+
     /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
     fn plan(&self, destination: &Destination) -> Vec<String>;
 

@@ -288,7 +288,7 @@ impl Aside for Shelf {
     }
 
     fn take(&self, at: DateTime<Utc>) -> Result<()> {
-        if let Some(option) = self.opened.engine.partial() {
+        if let Some(option) = self.opened.engine.leaves_out() {
             self.app.cx.report.warn(&format!(
                 "{} is not kept as it is: a dump of it leaves a part out ({option} in dump_args)",
                 self.database

@@ -209,6 +209,36 @@ fn there_and_back(bench: &dyn Bench) {
     assert_eq!(way.kept().len(), 1, "a drill keeps nothing and drops nothing");
 }
 
+/// A backup that `part` leaves a part out of never takes the place of the whole; and with `part` or `rows` in `dump_args`
+/// nothing is kept of what a restore replaces, since it could not bring all of it back.
+fn parts(bench: &dyn Bench, part: Option<&str>, rows: Option<&str>) {
+    let with = |arg: &str| format!("dump_args = [\"{arg}\"]");
+    let option = |arg: &str| arg.split('=').next().unwrap().to_owned();
+    if let Some(part) = part {
+        let way = Way::new(bench, &with(part));
+        let before = bench.all();
+        let refused =
+            way.sandbox.command(&["restore", "shop", "--latest", "--yes"]).exits(10).stderr_any().run().stderr;
+        assert!(refused.contains(&format!("holds a part of shop ({}): in its place", option(part))), "{refused}");
+        assert!(refused.contains("hint: restore it beside with --into NAME"), "{refused}");
+        same(&bench.all(), &before);
+    }
+    let way = Way::new(bench, "");
+    let whole = bench.all();
+    for arg in part.into_iter().chain(rows) {
+        bench.change();
+        way.configure(&with(arg));
+        let said = way.restore();
+        assert!(
+            said.contains(&format!("shop is not kept as it is: a dump of it leaves a part out ({} in", option(arg))),
+            "{said}"
+        );
+        assert!(!said.contains("--undo"), "{said}");
+        assert_eq!(way.dumps(), 0);
+        same(&bench.all(), &whole);
+    }
+}
+
 /// At its time, and not before; ticks in between are idle.
 fn dropped_in_time(bench: &dyn Bench) {
     let way = Way::new(bench, "");

@@ -117,6 +117,19 @@ fn mysql_there_and_back() {
 }
 
 #[test]
+fn mariadb_parts() {
+    let shop = Shop::new(true);
+    let arg = |option: &str| format!("{option}={}.a", shop.name);
+    crate::parts(&shop, Some(&arg("--ignore-table")), Some(&arg("--ignore-table-data")));
+}
+
+#[test]
+fn mysql_parts() {
+    let shop = Shop::new(false);
+    crate::parts(&shop, Some(&format!("--ignore-table={}.a", shop.name)), None);
+}
+
+#[test]
 fn mariadb_killed() {
     crate::killed(&Shop::new(true), 5);
 }

@@ -170,6 +170,11 @@ fn postgres_without_createdb_there_and_back() {
 }
 
 #[test]
+fn postgres_without_createdb_parts() {
+    crate::parts(&Alone::new(), None, Some("--exclude-table-data=a"));
+}
+
+#[test]
 fn postgres_without_createdb_killed() {
     crate::killed(&Alone::new(), 6);
 }

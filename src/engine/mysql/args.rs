@@ -34,15 +34,20 @@ const CONNECTION: &[&str] = &[
 
 /// What the dump may be given: what is left out by name, and how rows are written.
 const DUMP: &[&str] = &[
+    PART,
+    ROWS,
     "column-statistics",
     "complete-insert",
-    "ignore-table",
-    "ignore-table-data",
     "no-autocommit",
     "order-by-primary",
     "skip-dump-date",
     "skip-extended-insert",
 ];
+
+/// What leaves whole tables out of a dump.
+const PART: &str = "ignore-table";
+/// What leaves only rows out: who names it says that those are not needed.
+const ROWS: &str = "ignore-table-data";
 
 /// Looks at `dump_args`.
 ///
@@ -60,10 +65,30 @@ pub fn check_restore(args: &[String]) -> Result<()> {
     check("restore_args", args, &[])
 }
 
+/// The option that leaves tables out of a dump: in the place of the whole it would be a loss.
+pub fn partial(args: &[String]) -> Option<String> {
+    given(args, &[PART])
+}
+
+/// The option that leaves tables or rows out of a dump, so that it does not hold all that it was taken of.
+pub fn leaves_out(args: &[String]) -> Option<String> {
+    given(args, &[PART, ROWS])
+}
+
+fn given(args: &[String], wanted: &[&str]) -> Option<String> {
+    let mut names = args.iter().filter_map(|arg| name(arg.split('=').next().unwrap_or_default()));
+    names.find(|name| wanted.contains(&name.as_str())).map(|name| format!("--{name}"))
+}
+
+/// The tools take both signs.
+fn name(word: &str) -> Option<String> {
+    word.strip_prefix("--").map(|name| name.replace('_', "-"))
+}
+
 fn check(key: &str, args: &[String], more: &[&str]) -> Result<()> {
     for arg in args {
         let word = arg.split('=').next().unwrap_or_default();
-        let name = word.strip_prefix("--").map(|name| name.replace('_', "-"));
+        let name = name(word);
         let known = name.is_some_and(|name| CONNECTION.iter().chain(more).any(|known| *known == name));
         if !known {
             return Err(Error::new(
@@ -94,5 +119,15 @@ mod tests {
         }
         check_dump(&["--ignore-table=a.b".into(), "--ssl_ca=x".into(), "--skip-dump-date".into()]).unwrap();
         check_restore(&["--ignore-table=a.b".into()]).expect_err("it means nothing there");
+    }
+
+    #[test]
+    fn what_makes_a_dump_a_part_is_known() {
+        let found = |arg: &str| [partial(&[arg.to_owned()]), leaves_out(&[arg.to_owned()])];
+        let table = Some("--ignore-table".to_owned());
+        assert_eq!(found("--ignore-table=a.b"), [table.clone(), table.clone()]);
+        assert_eq!(found("--ignore_table=a.b"), [table.clone(), table]);
+        assert_eq!(found("--ignore-table-data=a.b"), [None, Some("--ignore-table-data".to_owned())]);
+        assert_eq!(found("--ssl-ca=--ignore-table"), [None, None]);
     }
 }

@@ -124,11 +124,50 @@ impl Made {
         script
     }
 
+    /// A view without the name of the schema that it was dumped from. MariaDB leaves it in where a view's definer is not
+    /// there, and then it could be made in that schema alone.
+    #[must_use]
+    pub fn out_of(self, schema: &str) -> Self {
+        if self.what != "view" {
+            return self;
+        }
+        Self { text: crate::format::hex(&without(&unhex(&self.text), schema)), ..self }
+    }
+
     /// Whether its text speaks of `name` in backticks.
     pub fn speaks_of(&self, name: &str) -> bool {
         let name = ident(name).into_bytes();
         unhex(&self.text).windows(name.len()).any(|window| window == name)
     }
+}
+
+/// A text without this schema before names; texts within it stay as they are.
+fn without(text: &[u8], schema: &str) -> Vec<u8> {
+    let prefix = [ident(schema).as_bytes(), b"."].concat();
+    let (mut kept, mut at) = (Vec::with_capacity(text.len()), 0);
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        if rest.starts_with(&prefix) {
+            at += prefix.len();
+            continue;
+        }
+        let length = quoted_length(rest);
+        kept.extend_from_slice(rest.get(..length).unwrap_or(rest));
+        at += length;
+    }
+    kept
+}
+
+/// How many bytes the name or the text has that begins here; one, if none does.
+fn quoted_length(rest: &[u8]) -> usize {
+    let Some(quote) = rest.first().filter(|byte| b"`'\"".contains(byte)) else { return 1 };
+    let mut escaped = false;
+    let inside = rest.iter().skip(1).take_while(|byte| {
+        let ends = *byte == quote && !escaped;
+        escaped = **byte == b'\\' && *quote != b'`' && !escaped;
+        !ends
+    });
+    // A quote that is doubled ends one text and begins the next.
+    inside.count().saturating_add(2).min(rest.len())
 }
 
 /// A name that may have its schema before it: the name, the place after it, and the bytes of both.
@@ -196,6 +235,15 @@ mod tests {
 
     fn item(code: Code, text: &str) -> Made {
         Made::new(&Item { code, text: text.into(), settings: BTreeMap::new(), charset: None }).unwrap()
+    }
+
+    #[test]
+    fn a_schema_is_taken_out_of_names_alone() {
+        let text =
+            br#"select `s`.`t`.`a``s`.`x`, 's' AS `s`, '`s`.\'`s`.' , "`s`.", `as`.`b`, '``s`.' from `s`.`t` -- `s`"#;
+        let left = br#"select `t`.`a``s`.`x`, 's' AS `s`, '`s`.\'`s`.' , "`s`.", `as`.`b`, '``s`.' from `t` -- `s`"#;
+        assert_eq!(String::from_utf8_lossy(&without(text, "s")), String::from_utf8_lossy(left));
+        assert_eq!(without(b"`a``b`.`c`, `b`.`c`, 'x", "a`b"), b"`c`, `b`.`c`, 'x");
     }
 
     #[test]

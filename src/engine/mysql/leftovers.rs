@@ -5,7 +5,7 @@
 
 use super::names::Names;
 use super::reasons::is_cut;
-use super::server;
+use super::server::{self, Facts};
 use super::sql::{ident, literal};
 use super::swap::{Stage, Swap};
 use super::tools::{Tool, Tools, for_cleanup};
@@ -53,6 +53,27 @@ pub fn sweep(
         }
     }
     Ok(notes)
+}
+
+/// Whether a swap has been left half-way, or is at work: the schema then shows tables under names of ours, or lacks views,
+/// routines and events.
+///
+/// # Errors
+/// [`Kind::Tool`] when the server can't be asked.
+pub fn half_way(tools: &Tools, client: &Tool, target: &str, live: &Facts, cx: &Cx) -> Result<bool> {
+    if live.tables.iter().any(|(name, _)| Names::is_passing(name)) {
+        return Ok(true);
+    }
+    for names in live.schemas.iter().filter_map(|schema| Names::of_scratch(target, schema)) {
+        if is_ours(tools, client, &names, cx)?
+            && let Some(swap) = Swap::find(tools, client, cx, names)?
+            && swap.stage()?.0 != Stage::Untouched
+            && !swap.is_finished()?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a schema that is called like a scratch of this target is one: it has our mark, or nothing at all. Names of two

@@ -90,7 +90,16 @@ impl MySql {
         }
         if facts.live.is_none() {
             let why = format!("there is no database {} at {}", self.tools.place.database, self.tools.place.server());
+            if let Some((missing, mend)) = self.missing(&client, &facts, cx)? {
+                let why = format!("{why}, or {} may not see it: it lacks {missing}", facts.me);
+                return Err(Error::new(Kind::Tool, why).hint(mend));
+            }
             let hint = format!("mend [databases.{}] url, or restore it from a backup", self.tools.toolbox.configured);
+            return Err(Error::new(Kind::Tool, why).hint(hint));
+        }
+        if leftovers::half_way(&self.tools, &client, &self.tools.place.database, &facts, cx)? {
+            let why = "a restore was interrupted, or is at work, while tables and code took their places: not all of it is there";
+            let hint = format!("restore {} again: it finishes that one first", self.tools.toolbox.configured);
             return Err(Error::new(Kind::Tool, why).hint(hint));
         }
         Ok((client, facts, tool))
@@ -103,9 +112,18 @@ impl MySql {
         )
     }
 
-    fn warnings(&self, facts: &Facts) -> Vec<String> {
+    fn warnings(&self, facts: &Facts, is_replica: bool) -> Vec<String> {
         let place = self.describe();
         let mut warnings = Vec::new();
+        if facts.tables.is_empty() {
+            warnings.push(format!("{place}: the database is empty, and so its backups are"));
+        }
+        let lags = "what it has not taken over yet its backups lack, and a restore needs the primary";
+        if is_replica {
+            warnings.push(format!("{place}: this server is a replica: {lags}"));
+        } else if facts.read_only {
+            warnings.push(format!("{place}: this server takes no writes (read_only); if it is a replica, {lags}"));
+        }
         let plain = facts.tables.iter().filter(|(_, engine)| {
             !engine.is_empty() && !TRANSACTIONAL.iter().any(|known| known.eq_ignore_ascii_case(engine))
         });
@@ -136,14 +154,18 @@ impl MySql {
     }
 
     fn grants(&self, client: &Tool, facts: &Facts, cx: &Cx) -> Result<()> {
+        let Some((missing, mend)) = self.missing(client, facts, cx)? else { return Ok(()) };
+        let why = format!("{} lacks {missing}: a dump would silently leave things out", facts.me);
+        Err(Error::new(Kind::Tool, why).hint(mend))
+    }
+
+    /// What a dump lacks, and the statement that gives it.
+    fn missing(&self, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Option<(String, String)>> {
         let grants = Grants::ask(&self.tools, client, cx)?;
-        match grants.missing_for_dump(&self.tools.place.database, facts) {
-            Some((missing, mend)) => {
-                let why = format!("{} lacks {missing}: a dump would silently leave things out", facts.me);
-                Err(Error::new(Kind::Tool, why).hint(mend))
-            }
-            None => Ok(()),
-        }
+        let roles =
+            if grants.roles { " (what a role gives counts while it is active alone: SET DEFAULT ROLE)" } else { "" };
+        let missing = grants.missing_for_dump(&self.tools.place.database, facts);
+        Ok(missing.map(|(missing, mend)| (missing + roles, mend)))
     }
 }
 
@@ -156,7 +178,7 @@ impl Engine for MySql {
         let look = || {
             let (client, facts, tool) = self.look(cx)?;
             self.grants(&client, &facts, cx)?;
-            let warnings = self.warnings(&facts);
+            let warnings = self.warnings(&facts, server::is_replica(&self.tools, &client, &facts, cx));
             Ok(Probe { tool_version: Some(tool.version), server_version: Some(facts.version), warnings })
         };
         look().map_err(|error| self.named(error))
@@ -173,6 +195,14 @@ impl Engine for MySql {
         let (tools, place) = (self.tools.clone(), self.describe());
         let explain = move |error| tools.explain(error).while_doing(&place);
         Ok(Dump { stream: Box::new(Explained::new(reader, explain)), counts: Default::default() })
+    }
+
+    fn partial(&self) -> Option<String> {
+        args::partial(&self.tools.toolbox.dump_args)
+    }
+
+    fn leaves_out(&self) -> Option<String> {
+        args::leaves_out(&self.tools.toolbox.dump_args)
     }
 
     fn plan(&self, destination: &Destination) -> Vec<String> {

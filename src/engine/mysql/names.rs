@@ -61,6 +61,17 @@ impl Names {
         format!("__vxn_{}_{at}", self.hex)
     }
 
+    /// Whether a table of the schema itself is on its way in or out, by its name.
+    pub fn is_passing(table: &str) -> bool {
+        let rest = ["__vxo_", "__vxn_"].iter().find_map(|start| table.strip_prefix(start));
+        rest.and_then(|rest| rest.split_once('_')).is_some_and(|(hex, at)| {
+            hex.len() == 8
+                && hex.chars().all(|c| c.is_ascii_hexdigit())
+                && !at.is_empty()
+                && at.chars().all(|c| c.is_ascii_digit())
+        })
+    }
+
     /// Whether a table of the scratch is the restore's own.
     pub fn is_ours(&self, table: &str) -> bool {
         table == self.mark() || table == self.record() || table == format!("__vx_tmp_{}", self.hex)
@@ -77,6 +88,12 @@ mod tests {
         assert_eq!(names.scratch.chars().count(), 64);
         let names = Names::new("shop", "0123abcd");
         assert_eq!(Names::of_scratch("shop", "shop__restoring_0123abcd"), Some(names));
+        assert!(Names::is_passing(&Names::new("shop", "0123abcd").out(12)) && Names::is_passing("__vxn_0123abcd_0"));
+        for other in
+            ["__vxo_0123abcd_", "__vxo_0123abc_1", "__vxp_0123abcd_1", "x__vxo_0123abcd_1", "__vxo_0123abcd_1x"]
+        {
+            assert!(!Names::is_passing(other), "{other}");
+        }
         for other in ["shop__restoring_0123abc", "shop__restoring_0123abcx", "shop2__restoring_0123abcd", "shop"] {
             assert_eq!(Names::of_scratch("shop", other), None, "{other}");
         }

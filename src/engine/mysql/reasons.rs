@@ -55,6 +55,12 @@ const BROKEN: (&str, &str) = (
     "see the last lines for which; another backup may hold better ones: list shows them",
 );
 
+/// A collation, or a character set, that is not known.
+const NEWER: (&str, &str) = (
+    "the backup is of a newer server, whose collations or character sets this one does not know",
+    "restore it into a server as new as the backup's: mend [databases.{name}] url",
+);
+
 /// Whether the connection was cut or could not be made, so that it is worth while to try again.
 pub fn is_cut(error: &Error) -> bool {
     number(error).is_some_and(|number| [1053, 2002, 2003, 2006, 2013, 2026, 2055].contains(&number))
@@ -129,6 +135,8 @@ const REASONS: &[(&str, &str, &str)] = &[
     ("ERROR 1062", BROKEN.0, BROKEN.1),
     ("ERROR 3819", BROKEN.0, BROKEN.1),
     ("ERROR 4025", BROKEN.0, BROKEN.1),
+    ("ERROR 1273", NEWER.0, NEWER.1),
+    ("ERROR 1115", NEWER.0, NEWER.1),
     ("1205", "a table stayed locked by others", "run it when no long transaction is open"),
     ("1021", "the server's disk is full", "free space there: a restore needs room for a second copy"),
     ("1114", "the server's disk is full", "free space there: a restore needs room for a second copy"),

@@ -16,7 +16,7 @@ use super::server::{self, Facts, Grants, Holder};
 use super::sql::{ident, literal, table};
 use super::stall::Watch;
 use super::swap::{self, Record, Swap};
-use super::tools::{Tool, Tools};
+use super::tools::{Tool, Tools, major};
 use super::url::NAME_CHARS;
 use crate::engine::tools::patiently;
 use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
@@ -144,6 +144,22 @@ impl<'a> Restore<'a> {
                 format!(
                     "restore it into a {} server: mend [databases.{}] url",
                     from.name(),
+                    self.tools.toolbox.configured
+                ),
+            );
+        }
+        if let Some((_, version)) = self.script.origin()
+            && major(version) > major(&self.facts.version)
+        {
+            return fail(
+                format!(
+                    "the backup is of {} {version}, this server is {}: an older one does not take the dumps of a newer",
+                    family.name(),
+                    self.facts.version
+                ),
+                format!(
+                    "restore it into a server of version {} or newer: mend [databases.{}] url",
+                    major(version),
                     self.tools.toolbox.configured
                 ),
             );
@@ -302,7 +318,8 @@ impl<'a> Restore<'a> {
     /// for its checks.
     fn try_code(&mut self, destination: &Destination) -> Result<Record> {
         let items = self.script.take_items();
-        let made = items.iter().map(Made::new).collect::<Result<Vec<_>>>()?;
+        let from = self.script.schema().unwrap_or(&self.tools.place.database);
+        let made = items.iter().map(|item| Ok(Made::new(item)?.out_of(from))).collect::<Result<Vec<_>>>()?;
         let scratch = self.names.scratch.clone();
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
         let tables: Vec<String> = loaded.table_names().into_iter().filter(|name| !self.names.is_ours(name)).collect();

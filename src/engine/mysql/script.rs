@@ -43,6 +43,7 @@ struct State {
     table: Option<String>,
     tool: Option<(Family, String)>,
     server: Option<String>,
+    schema: Option<String>,
     counts: Counts,
     items: Vec<Item>,
     code_bytes: usize,
@@ -100,6 +101,11 @@ impl Script {
         Some((Family::of_server(server), server))
     }
 
+    /// The schema it was taken of, once it has said so.
+    pub fn schema(&self) -> Option<&str> {
+        self.state.schema.as_deref()
+    }
+
     /// Rows by table; `None` for a table whose rows are not in the dump.
     pub fn counts(&self) -> &Counts {
         &self.state.counts
@@ -125,6 +131,9 @@ impl Script {
             }
             if let Some(version) = line.strip_prefix("-- Server version\t") {
                 self.state.server = Some(version.trim().to_owned());
+            }
+            if let Some((_, schema)) = line.strip_prefix("-- Host: ").and_then(|rest| rest.split_once(" Database: ")) {
+                self.state.schema = Some(schema.to_owned());
             }
         }
         if self.state.tool.is_none() || self.state.server.is_none() {

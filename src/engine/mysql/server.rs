@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::reasons::number;
 use super::sql::{ident, literal, pattern};
 use super::tools::{Family, Tool, Tools};
 use crate::engine::Cx;
@@ -35,6 +36,8 @@ pub struct Facts {
     pub versioned: Vec<String>,
     /// Views.
     pub views: Vec<String>,
+    /// Those of them that the server calls invalid.
+    pub broken: Vec<String>,
     /// Triggers.
     pub triggers: Vec<String>,
     /// Events.
@@ -65,7 +68,12 @@ impl Facts {
             "live" => self.live = Some(format!("CHARACTER SET {} COLLATE {}", text(1), text(2))),
             "schema" => self.schemas.push(text(1)),
             "table" => match text(3).as_str() {
-                "VIEW" | "SYSTEM VIEW" => self.views.push(text(1)),
+                "VIEW" | "SYSTEM VIEW" => {
+                    if !text(4).eq_ignore_ascii_case("VIEW") {
+                        self.broken.push(text(1));
+                    }
+                    self.views.push(text(1));
+                }
                 "TEMPORARY" => {}
                 kind => {
                     if kind == "SYSTEM VERSIONED" {
@@ -102,7 +110,7 @@ pub fn ask(tools: &Tools, client: &Tool, schema: &str, cx: &Cx) -> Result<Facts>
         "SELECT JSON_ARRAY('server', VERSION(), CURRENT_USER(), IF(@@read_only, '1', '0'));
 SELECT JSON_ARRAY('live', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME) FROM information_schema.SCHEMATA WHERE {};
 SELECT JSON_ARRAY('schema', SCHEMA_NAME) FROM information_schema.SCHEMATA;
-SELECT JSON_ARRAY('table', TABLE_NAME, ENGINE, TABLE_TYPE) FROM information_schema.TABLES WHERE {} ORDER BY TABLE_NAME;
+SELECT JSON_ARRAY('table', TABLE_NAME, ENGINE, TABLE_TYPE, TABLE_COMMENT) FROM information_schema.TABLES WHERE {} ORDER BY TABLE_NAME;
 SELECT JSON_ARRAY('trigger', TRIGGER_NAME) FROM information_schema.TRIGGERS WHERE {};
 SELECT JSON_ARRAY('event', EVENT_NAME) FROM information_schema.EVENTS WHERE {};
 SELECT JSON_ARRAY('routine', ROUTINE_TYPE, ROUTINE_NAME, ROUTINE_DEFINITION, CONCAT_WS('\\n', ROUTINE_TYPE, ROUTINE_NAME,
@@ -137,12 +145,14 @@ SELECT DISTINCT JSON_ARRAY('foreign', TABLE_SCHEMA, TABLE_NAME) FROM information
 #[derive(Clone, Debug)]
 pub struct Grants {
     lines: Vec<(Vec<String>, String)>,
-    /// Whether there are roles, whose rights are not looked through.
-    roles: bool,
+    /// What rights on everything do not reach, schema by schema.
+    revoked: Vec<(Vec<String>, String)>,
+    /// Whether it has been granted roles. What they give is listed, as long as they are active.
+    pub roles: bool,
 }
 
 impl Grants {
-    /// Asks the server.
+    /// Asks the server. Of its own session it lists what active roles give, too.
     ///
     /// # Errors
     /// [`Kind::Tool`] when it can't be asked.
@@ -151,38 +161,37 @@ impl Grants {
     }
 
     fn parse(text: &str) -> Self {
-        let mut this = Self { lines: Vec::new(), roles: false };
+        let mut this = Self { lines: Vec::new(), revoked: Vec::new(), roles: false };
         for line in text.lines() {
-            let Some(rest) = line.strip_prefix("GRANT ") else { continue };
-            let (rights, on) = match rest.split_once(" ON ") {
-                Some((rights, rest)) => (rights, rest.rsplit_once(" TO ").map_or(rest, |(on, _)| on)),
-                None => {
-                    this.roles = true;
-                    continue;
-                }
+            let (rest, to, into) = match (line.strip_prefix("GRANT "), line.strip_prefix("REVOKE ")) {
+                (Some(rest), _) => (rest, " TO ", &mut this.lines),
+                (_, Some(rest)) => (rest, " FROM ", &mut this.revoked),
+                _ => continue,
             };
+            let Some((rights, rest)) = rest.split_once(" ON ") else {
+                this.roles = true;
+                continue;
+            };
+            let on = rest.rsplit_once(to).map_or(rest, |(on, _)| on);
             let rights = rights.split(',').map(|right| right.trim().to_ascii_uppercase()).collect();
-            this.lines.push((rights, on.to_owned()));
+            into.push((rights, on.to_owned()));
         }
         this
     }
 
-    /// Whether a right is there on everything (`None`), or on all of a schema. Where roles may give it, it is taken to be.
+    /// Whether a right is there on everything (`None`), or on all of a schema.
     pub fn may(&self, right: &str, schema: Option<&str>) -> bool {
-        let on = |on: &str| {
-            on == "*.*"
-                || schema.is_some_and(|schema| {
-                    let name = on.strip_suffix(".*").unwrap_or_default();
-                    let name = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')).unwrap_or(name);
-                    let name = name.replace("``", "`");
-                    name == schema || like(&name, schema)
-                })
+        let holds = |rights: &[String]| rights.iter().any(|it| it == right || it == "ALL PRIVILEGES" || it == "ALL");
+        let is_revoked = || {
+            let here = |on: &str| schema.is_some_and(|schema| schema_of(on).as_deref() == Some(schema));
+            self.revoked.iter().any(|(rights, on)| here(on) && holds(rights))
         };
-        // The right to run everything is the whole server's alone.
-        self.roles
-            || self.lines.iter().any(|(rights, place)| {
-                on(place) && rights.iter().any(|given| given == right || given == "ALL PRIVILEGES" || given == "ALL")
-            })
+        let on = |on: &str| match (on, schema) {
+            ("*.*", _) => !is_revoked(),
+            (on, Some(schema)) => schema_of(on).is_some_and(|name| name == schema || like(&name, schema)),
+            _ => false,
+        };
+        self.lines.iter().any(|(rights, place)| holds(rights) && on(place))
     }
 
     /// Whether a right on one table is there.
@@ -252,6 +261,13 @@ impl Grants {
     }
 }
 
+/// The schema, or the pattern of schemas, that a grant is on as a whole.
+fn schema_of(on: &str) -> Option<String> {
+    let name = on.strip_suffix(".*").filter(|name| *name != "*")?;
+    let name = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')).unwrap_or(name);
+    Some(name.replace("``", "`"))
+}
+
 fn quoted_user(me: &str) -> String {
     let (user, host) = me.rsplit_once('@').unwrap_or((me, "%"));
     format!("{}@{}", literal(user), literal(host))
@@ -278,6 +294,17 @@ fn like(pattern: &str, name: &str) -> bool {
             fits && like(rest.as_str(), left.as_str())
         }
     }
+}
+
+/// Whether the server copies another one, as far as it tells us.
+pub fn is_replica(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> bool {
+    let ask: &[&str] = match facts.family() {
+        Family::MariaDb => &["SHOW ALL SLAVES STATUS;\n"],
+        Family::MySql => &["SHOW REPLICA STATUS;\n", "SHOW SLAVE STATUS;\n"],
+    };
+    let mut answers = ask.iter().map(|sql| tools.run(client, None, sql.as_bytes(), cx));
+    let syntax = |answer: &Result<String>| answer.as_ref().is_err_and(|error| number(error) == Some(1064));
+    answers.find(|answer| !syntax(answer)).is_some_and(|answer| answer.is_ok_and(|rows| !rows.trim().is_empty()))
 }
 
 /// The lock that a restore holds while it lives.
@@ -363,5 +390,24 @@ mod tests {
         let (missing, mend) = grants.missing_for_restore(&["my_db__restoring_0123abcd"], "u@%").unwrap();
         assert!(missing.starts_with("SELECT, INSERT, "), "{missing}");
         assert_eq!(mend, "GRANT ALL PRIVILEGES ON `my\\_db\\_\\_%`.* TO 'u'@'%'");
+    }
+
+    #[test]
+    fn a_role_gives_what_is_listed_and_a_revoke_takes_it() {
+        let facts = Facts { version: "9.7.4".into(), me: "u@%".into(), ..Facts::default() };
+        let inactive = Grants::parse("GRANT USAGE ON *.* TO `u`@`%`\nGRANT `r`@`%` TO `u`@`%`\n");
+        assert!(inactive.roles);
+        let (missing, mend) = inactive.missing_for_dump("d", &facts).unwrap();
+        assert_eq!((missing.as_str(), mend.starts_with("GRANT SELECT, ")), ("SELECT, SHOW VIEW, TRIGGER, EVENT", true));
+        let all = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO `u`@`%`\nGRANT SHOW_ROUTINE ON *.* TO `u`@`%`\n\
+                   REVOKE SELECT, TRIGGER ON `d`.* FROM `u`@`%`\n";
+        let grants = Grants::parse(all);
+        assert_eq!(grants.missing_for_dump("d2", &facts), None);
+        assert_eq!(grants.missing_for_dump("d", &facts).unwrap().0, "SELECT, TRIGGER");
+        let grants = Grants::parse(&format!("{all}GRANT SELECT, TRIGGER ON `d`.* TO `u`@`%`\n"));
+        assert_eq!(grants.missing_for_dump("d", &facts), None);
+        // On some tables is not on all.
+        let some = Grants::parse("GRANT SELECT, SHOW VIEW ON `d`.`t` TO `u`@`%`\n");
+        assert!(!some.may("SELECT", Some("d")));
     }
 }

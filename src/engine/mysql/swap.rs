@@ -32,6 +32,9 @@ const TRIES: u32 = 6;
 /// How much longer each pause between two tries is than the one before: the server may be starting again.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// What the record's comment says when all is done but the dropping.
+const FINISHED: &str = "finished";
+
 /// All that a swap needs, as it is kept in the scratch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -84,6 +87,8 @@ pub struct Swap<'a> {
     pub record: Record,
     /// Live views that are as the loaded ones, when last looked at.
     same: BTreeSet<String>,
+    /// Live views that were invalid before the first step, if it was seen.
+    broken: Option<Vec<String>>,
 }
 
 impl<'a> Swap<'a> {
@@ -91,7 +96,7 @@ impl<'a> Swap<'a> {
     pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
         let mut cx = for_cleanup(cx);
         cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
-        Self { tools, client, cx, names, record, same: BTreeSet::new() }
+        Self { tools, client, cx, names, record, same: BTreeSet::new(), broken: None }
     }
 
     /// Finds the swap that a dead restore has left, if it had come to one.
@@ -182,6 +187,7 @@ impl<'a> Swap<'a> {
             };
             if stage == Stage::Untouched {
                 self.record.live = live.table_names();
+                self.broken = Some(live.broken.clone());
                 self.same = self.same_views(&live);
                 if let Err(error) = self.write_record() {
                     failure = Some(error);
@@ -306,6 +312,10 @@ impl<'a> Swap<'a> {
     pub fn finish(&mut self) -> Result<()> {
         let (_, live, scratch) = self.stage()?;
         self.same = self.same_views(&live);
+        // MySQL does not take a view for valid again, once its tables have been away, if its definer is not there.
+        if let Some(before) = &self.broken {
+            self.same.retain(|view| before.contains(view) || !live.broken.contains(view));
+        }
         let mut sql = self.routines(&live, &scratch);
         for event in &live.events {
             sql.extend(format!("DROP EVENT IF EXISTS {};\n", table(&self.names.target, event)).into_bytes());
@@ -317,7 +327,29 @@ impl<'a> Swap<'a> {
             false
         })?;
         let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
-        self.run(&events)
+        self.run(&events)?;
+        // Without this word a backup would be refused for as long as the record stands.
+        let record = table(&self.names.scratch, &self.names.record());
+        let sql = format!("ALTER TABLE {record} COMMENT = {};\n", literal(FINISHED));
+        match self.tools.run(self.client, None, sql.as_bytes(), &self.cx) {
+            Err(error) if reasons::is_cut(&error) => Err(error),
+            // Whoever has dropped the record needs no word on it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all of the new schema stands, and only what it replaced is still to be dropped.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server can't be asked.
+    pub fn is_finished(&self) -> Result<bool> {
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND TABLE_COMMENT = {};\n",
+            literal(&self.names.scratch),
+            literal(&self.names.record()),
+            literal(FINISHED)
+        );
+        Ok(self.tools.rows::<u64>(self.client, &sql, &self.cx)?.first().is_some_and(|count| *count > 0))
     }
 
     /// Drops the replaced tables and the scratch, the record last.

@@ -206,7 +206,7 @@ impl Tools {
 /// what is the other's.
 const PREAMBLE: &str = "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', SESSION autocommit = 1;
 SET SESSION lock_wait_timeout = 60, SESSION foreign_key_checks = 0, SESSION group_concat_max_len = 1073741824;
-/*M!100100 SET SESSION max_statement_time = 0 */;
+/*M!100100 SET SESSION max_statement_time = 0 */; /*!50708 SET SESSION max_execution_time = 0 */;
 ";
 
 /// The version that `--version` prints.

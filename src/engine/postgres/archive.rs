@@ -91,6 +91,21 @@ impl Archive {
         contents_read || !self.database.owner.is_empty()
     }
 
+    /// The oldest major version of `pg_restore` that reads it, once the header has been read.
+    pub fn read_from(&self) -> u32 {
+        match self.minor {
+            ..=13 => 10,
+            14 => 12,
+            15 => 16,
+            16.. => 17,
+        }
+    }
+
+    /// The tool that wrote it, once the header has been read.
+    pub fn tool_version(&self) -> Option<&str> {
+        self.findings.tool_version.as_deref()
+    }
+
     /// The server it was taken from, once the header has been read.
     pub fn server_version(&self) -> Option<&str> {
         self.findings.server_version.as_deref()

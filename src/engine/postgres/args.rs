@@ -74,7 +74,15 @@ const SELECTS: &[Refused] = &[
     ("exclude-extension", None, LOSES),
     ("no-large-objects", Some('B'), LOSES),
     ("no-blobs", None, LOSES),
+    ("enable-row-security", None, LOSES),
     ("filter", None, LOSES),
+];
+
+/// Options of a dump that leave rows out of it.
+const THINS: &[Refused] = &[
+    ("exclude-table-data", None, LOSES),
+    ("exclude-table-data-and-children", None, LOSES),
+    ("no-unlogged-table-data", None, LOSES),
 ];
 
 /// Letters of `pg_dump` and `pg_restore` that take a value, which may stand right behind them or in the next word.
@@ -102,6 +110,26 @@ pub fn check_restore(args: &[String]) -> Result<()> {
 /// who names it says that those are not needed.
 pub fn selects(args: &[String]) -> Option<&'static str> {
     first(args, SELECTS).map(|(_, (name, ..))| *name)
+}
+
+/// The option in `dump_args` that leaves a part of the database or rows out, so that a dump does not hold all that it was
+/// taken of.
+pub fn leaves_out(args: &[String]) -> Option<&'static str> {
+    selects(args).or_else(|| first(args, THINS).map(|(_, (name, ..))| *name))
+}
+
+/// The role that a dump is to be taken as, if `dump_args` names one.
+pub fn role(args: &[String]) -> Option<&str> {
+    let mut words = args.iter();
+    let mut role = None;
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--role") {
+            Some("") => role = words.next().map(String::as_str),
+            Some(value) => role = value.strip_prefix('=').or(role),
+            None => {}
+        }
+    }
+    role
 }
 
 fn check(key: &str, args: &[String], refused: &'static [Refused]) -> Result<()> {
@@ -232,6 +260,23 @@ mod tests {
         }
         for text in ["", "--exclude-table-data=x", "--exclude-table-data -t", "--no-owner", "-S schema", "-E UTF8 -v"] {
             assert_eq!(selects(&words(text)), (text.ends_with("-t")).then_some("table"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_rows_out_is_known_and_so_is_the_role() {
+        assert_eq!(selects(&words("--exclude-table-data=x")), None);
+        for (text, name) in [
+            ("--exclude-table-data=x", Some("exclude-table-data")),
+            ("--no-unlogged-table-data", Some("no-unlogged-table-data")),
+            ("-x --enable-row-security", Some("enable-row-security")),
+            ("-T x", Some("exclude-table")),
+            ("--no-owner -v --role=x", None),
+        ] {
+            assert_eq!(leaves_out(&words(text)), name, "{text}");
+        }
+        for (text, name) in [("", None), ("--role=a b", Some("a")), ("-v --role b", Some("b")), ("--rolex=c", None)] {
+            assert_eq!(role(&words(text)), name, "{text}");
         }
     }
 

@@ -7,7 +7,7 @@
 //! leaves there, [`alive`] how others see that it lives, [`leftovers`] what killed ones have left and
 //! [`unmarked`] what a cut connection has left without a mark, [`compare`] whether all
 //! of it is there, [`exchange`] how it takes its place, [`swap`] its SQL, [`keep`] what becomes of the database that was
-//! there before; [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
+//! there before; [`rights`] is what a dump takes, [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
 
 use std::io::Read;
 
@@ -29,6 +29,7 @@ pub mod keep;
 pub mod leftovers;
 pub mod reasons;
 pub mod restore;
+pub mod rights;
 pub mod server;
 pub mod spool;
 pub mod sql;
@@ -71,12 +72,17 @@ struct Answer {
     version: String,
     number: u32,
     recovery: bool,
+    /// Whether it holds neither tables nor large objects.
+    empty: bool,
     /// Names and comments of databases that look like leftovers.
     left: Vec<(String, String)>,
 }
 
 const LOOK: &str = r"SELECT json_build_object('version', current_setting('server_version'),
   'number', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
+  'empty', NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'm', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
+    AND NOT EXISTS (SELECT FROM pg_largeobject_metadata),
   'left', (SELECT coalesce(json_agg(json_build_array(datname, shobj_description(oid, 'pg_database'))), '[]')
     FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE 'voxeltron-backup: %'))::jsonb::text;";
 
@@ -113,6 +119,10 @@ impl Engine for Postgres {
         self.tools.dumps_a_part().map(|option| format!("--{option}"))
     }
 
+    fn leaves_out(&self) -> Option<String> {
+        args::leaves_out(&self.tools.toolbox.dump_args).map(|option| format!("--{option}"))
+    }
+
     fn probe(&self, cx: &Cx) -> Result<Probe> {
         let (tool_version, tool) = self.tools.version("pg_dump", cx).map_err(|error| self.named(error))?;
         self.tools.version("pg_restore", cx).map_err(|error| self.named(error))?;
@@ -123,7 +133,11 @@ impl Engine for Postgres {
             let hint = self.tools.version_hint(|major| major >= server, server);
             return Err(self.named(Error::new(Kind::Tool, why).hint(hint)));
         }
+        rights::check(&self.tools, server, cx).map_err(|error| self.named(error))?;
         let mut warnings = Vec::new();
+        if answer.empty {
+            warnings.push(format!("{}: the database is empty, and so its backups are", self.describe()));
+        }
         if answer.recovery {
             warnings.push(format!(
                 "{}: this server is a replica: a dump may be cancelled by what it replays, and a restore needs the primary",

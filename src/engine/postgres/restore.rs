@@ -186,6 +186,25 @@ impl<'a> Restore<'a> {
         }
         let (shown, tool) = self.tools.version("pg_restore", self.cx)?;
         let major = version / 10_000;
+        let needed = self.archive.read_from();
+        let written = self.archive.tool_version().unwrap_or("a newer version");
+        if needed >= SETS_TRANSACTION_TIMEOUT && major < SETS_TRANSACTION_TIMEOUT {
+            return fail(format!("what pg_dump {written} wrote can't be loaded into a server of version {major}"))
+                .map_err(|error| {
+                    error.hint(format!(
+                        "restore it into a server of version {needed} or newer: mend [databases.{}] url",
+                        self.tools.toolbox.configured
+                    ))
+                });
+        }
+        if tool < needed {
+            let hint = self.tools.version_hint(
+                |it| it >= needed && (major >= SETS_TRANSACTION_TIMEOUT || it < SETS_TRANSACTION_TIMEOUT),
+                needed,
+            );
+            return fail(format!("pg_restore {shown} is too old for the backup, which pg_dump {written} wrote"))
+                .map_err(|error| error.hint(hint));
+        }
         if tool >= SETS_TRANSACTION_TIMEOUT && major < SETS_TRANSACTION_TIMEOUT {
             let hint = self.tools.version_hint(|it| it >= major && it < SETS_TRANSACTION_TIMEOUT, major);
             return fail(format!("pg_restore {shown} can't load into a server of version {major}"))

@@ -1,0 +1,207 @@
+//! What is told, or refused with its mend, before anything begins: a part of a schema, rights that roles give, an empty
+//! schema, a replica, a dump of a newer server; and what does not count.
+
+use super::*;
+
+/// Undoes something however a test ends.
+struct Undo<'a>(&'a Server, String);
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        for sql in self.1.split(';') {
+            let _ = self.0.try_sql("mysql", sql);
+        }
+    }
+}
+
+pub fn a_part_of_a_database_never_takes_the_place_of_the_whole(server: Server) {
+    let db = Database::small(server, "part", false);
+    let with = |arg: String| open(Settings { dump_args: vec![arg], ..settings(&db.server, &db.name) });
+    let engine = with(format!("--ignore-table={}.b", db.name));
+    // What the manifest says of it, and a restore in place refuses.
+    assert_eq!(engine.partial().as_deref(), Some("--ignore-table"));
+    assert_eq!(engine.leaves_out().as_deref(), Some("--ignore-table"));
+    let (bytes, findings) = dump(engine.as_ref()).unwrap();
+    assert_eq!(findings.counts.keys().collect::<Vec<_>>(), ["a"]);
+    // Beside it, it comes back.
+    let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
+    assert_eq!(restored.counts, findings.counts);
+    // Who names rows says that they are not needed, but for what is kept of a schema that is replaced.
+    let engine = with(format!("--ignore-table-data={}.b", db.name));
+    assert_eq!((engine.partial(), engine.leaves_out().as_deref()), (None, Some("--ignore-table-data")));
+    assert_eq!((db.engine().partial(), db.engine().leaves_out()), (None, None));
+}
+
+pub fn a_role_gives_what_it_gives_while_it_is_active(server: Server) {
+    let db = Database::small(server, "role", true);
+    let (bytes, _) = db.backup();
+    let end = format!("{}_{}", std::process::id(), db.server.maria);
+    let (user, role) = (format!("vx_role_user_{end}"), format!("vx_role_{end}"));
+    let _undo = Undo(&db.server, format!("DROP USER {user}@'%';DROP ROLE {role}"));
+    let active = if db.server.maria {
+        format!("SET DEFAULT ROLE {role} FOR {user}@'%'")
+    } else {
+        format!("SET DEFAULT ROLE {role} TO {user}@'%'")
+    };
+    db.server
+        .admin(&format!("CREATE ROLE {role}; CREATE USER {user}@'%' IDENTIFIED BY 'poor'; GRANT {role} TO {user}@'%'"));
+    db.server.admin(&active);
+    let url = db.server.url(&db.name);
+    let host = url.rsplit_once('@').unwrap().1;
+    let poor =
+        || open(Settings { url: Secret::new(format!("mysql://{user}:poor@{host}")), ..settings(&db.server, &db.name) });
+    let lacks = |what: &str| {
+        let error = poor().probe(&cx()).expect_err(what);
+        let roles = "(what a role gives counts while it is active alone: SET DEFAULT ROLE)";
+        assert!(error.message.contains(&format!(" lacks {what} {roles}")), "{error:?}");
+        let hint = error.hint.unwrap();
+        assert!(hint.starts_with(&format!("GRANT {what} ON ")), "{hint}");
+        hint
+    };
+    // One of two tables is all that it sees.
+    db.server.admin(&format!("GRANT SELECT, SHOW VIEW ON {}.a TO {role}", ident(&db.name)));
+    lacks("SELECT, SHOW VIEW, TRIGGER, EVENT");
+    // All but the triggers, of which mysqldump would say nothing.
+    let all = ident(&db.name).replace('_', "\\_");
+    db.server.admin(&format!("GRANT SELECT, SHOW VIEW, EVENT, EXECUTE ON {all}.* TO {role}"));
+    let routines = if db.server.maria { "SELECT ON mysql.proc" } else { "SHOW_ROUTINE ON *.*" };
+    db.server.admin(&format!("GRANT {routines} TO {role}"));
+    let grant = lacks("TRIGGER");
+    db.server.admin(&format!("{} TO {role}", grant.rsplit_once(" TO ").unwrap().0));
+    poor().probe(&cx()).unwrap();
+    let strip = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        text.lines().filter(|line| !line.starts_with("-- ")).collect::<Vec<_>>().join("\n")
+    };
+    similar(&strip(&bytes), &strip(&dump(poor().as_ref()).unwrap().0));
+    // One that is not active gives nothing.
+    db.server.admin(&active.replace(&role, "NONE"));
+    lacks("SELECT, SHOW VIEW, TRIGGER, EVENT");
+}
+
+pub fn an_empty_database_and_a_replica_are_told(server: Server) {
+    let db = Database::empty(server, "told");
+    let told = |words: &str| {
+        let warnings = db.engine().probe(&cx()).unwrap().warnings;
+        warnings.iter().filter(|warning| warning.contains(words)).count()
+    };
+    let (empty, replica) = ("the database is empty, and so its backups are", "this server is a replica: ");
+    assert_eq!((told(empty), told(replica)), (1, 0));
+    db.sql("CREATE TABLE t (i INT)");
+    assert_eq!((told(empty), told(replica)), (0, 0));
+    let name = format!("vx{}", std::process::id());
+    let (follow, leave) = if db.server.maria {
+        (
+            format!("CHANGE MASTER '{name}' TO MASTER_HOST = '127.0.0.1', MASTER_PORT = 1"),
+            format!("RESET SLAVE '{name}' ALL"),
+        )
+    } else {
+        (
+            format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = 1 FOR CHANNEL '{name}'"),
+            format!("RESET REPLICA ALL FOR CHANNEL '{name}'"),
+        )
+    };
+    db.server.admin(&follow);
+    let _undo = Undo(&db.server, leave);
+    assert_eq!((told(empty), told(replica)), (0, 1));
+    // One that may not be asked is no failure.
+    let user = format!("vx_asks_{}_{}", std::process::id(), db.server.maria);
+    let _user = Undo(&db.server, format!("DROP USER {user}@'%'"));
+    let all = ident(&db.name).replace('_', "\\_");
+    db.server.admin(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'poor'; GRANT ALL ON {all}.* TO {user}@'%'"));
+    let host = db.server.url(&db.name).rsplit_once('@').unwrap().1.to_owned();
+    let poor = Settings { url: Secret::new(format!("mysql://{user}:poor@{host}")), ..settings(&db.server, &db.name) };
+    assert_eq!(open(poor).probe(&cx()).unwrap().warnings, Vec::<String>::new());
+}
+
+pub fn a_dump_of_a_newer_server_is_refused(server: Server) {
+    let db = Database::small(server, "newer", true);
+    let (bytes, findings) = db.backup();
+    let text = String::from_utf8(bytes).unwrap();
+    let version = db.server.admin("SELECT VERSION()");
+    let (major, rest) = version.split_once('.').unwrap();
+    let newer = format!("{}.{rest}", major.parse::<u32>().unwrap() + 1);
+    let said = format!("-- Server version\t{version}");
+    assert!(text.contains(&said), "{}", &text[..500]);
+    let newer_text = text.replace(&said, &format!("-- Server version\t{newer}"));
+    for destination in [Destination::InPlace, Destination::Into("beside".to_owned()), Destination::Drill] {
+        let before = db.all();
+        // The rest of it is not even read.
+        let stream = Cursor::new(newer_text.as_bytes()).chain(Failing { inner: Cursor::new(b""), left: 0 });
+        let error = restore(db.engine().as_ref(), stream, destination, &findings.counts).expect_err("it is newer");
+        assert!(
+            error.message.contains(&format!("{newer}, this server is {version}: an older one does not take")),
+            "{error:?}"
+        );
+        assert_eq!(
+            error.hint.unwrap(),
+            format!(
+                "restore it into a server of version {} or newer: mend [databases.mydb] url",
+                newer.split_once('.').unwrap().0
+            )
+        );
+        similar(&before, &db.all());
+        db.assert_nothing_left();
+    }
+    // An older one's is taken.
+    let older = text.replace(&said, &format!("-- Server version\t{}.{rest}", major.parse::<u32>().unwrap() - 1));
+    restore(db.engine().as_ref(), Cursor::new(&older), Destination::Drill, &findings.counts).unwrap();
+    // What is only newer within its version is told by what it has and this one has not.
+    let unknown = text.replacen("CHARSET=utf8mb4", "CHARSET=utf8mb4 COLLATE=utf8mb4_of_tomorrow", 1);
+    let unknown =
+        unknown.replacen("COLLATE=utf8mb4_of_tomorrow COLLATE=utf8mb4_0900_ai_ci", "COLLATE=utf8mb4_of_tomorrow", 1);
+    let unknown =
+        unknown.replacen("COLLATE=utf8mb4_of_tomorrow COLLATE=utf8mb4_general_ci", "COLLATE=utf8mb4_of_tomorrow", 1);
+    let error = fails_and_changes_nothing(&db, db.engine().as_ref(), Cursor::new(&unknown), &findings.counts);
+    assert!(error.message.contains("the backup is of a newer server, whose collations"), "{error:?}");
+    assert!(error.hint.unwrap().starts_with("restore it into a server as new as the backup's: "));
+}
+
+/// A server may end statements that take long; ours are no such.
+pub fn a_limit_on_time_does_not_count(server: Server) {
+    let db = Database::small(server, "limit", false);
+    let (bytes, findings) = db.backup();
+    let folder = tempfile::tempdir().unwrap();
+    let name = if db.server.maria { "mariadb" } else { "mysql" };
+    let real = db.server.tools.as_ref().map_or("mysql".to_owned(), |folder| folder.join("mysql").display().to_string());
+    let limit =
+        if db.server.maria { "SET SESSION max_statement_time = 0.1" } else { "SET SESSION max_execution_time = 100" };
+    script(
+        &folder.path().join(name),
+        &format!(
+            "[ \"$1\" = --version ] && exec {real} --version\nshift\nexec {real} --no-defaults --init-command='{limit}' \"$@\""
+        ),
+    );
+    let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
+    // It gives 1 when it is ended.
+    let long = Check { name: None, query: vec!["SELECT SLEEP(0.4)".to_owned()], expect: "0".to_owned() };
+    let request = Request { checks: vec![long], ..Request::new(Destination::Drill, findings.counts) };
+    engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &cx()).unwrap();
+}
+
+/// All of it stands, and only what it replaced is still there.
+pub fn what_is_only_to_be_dropped_stops_no_backup(server: Server) {
+    let db = Database::small(server, "dropped", true);
+    let (bytes, findings) = db.backup();
+    let folder = tempfile::tempdir().unwrap();
+    let name = if db.server.maria { "mariadb" } else { "mysql" };
+    let real = db.server.tools.as_ref().map_or("mysql".to_owned(), |folder| folder.join("mysql").display().to_string());
+    script(
+        &folder.path().join(name),
+        &format!(
+            "[ \"$1\" = --version ] && exec {real} --version\nread -r a; read -r b; read -r c; read -r d\n\
+             case \"$d\" in 'DROP DATABASE IF EXISTS'*__old_*) exit 1;; esac\n\
+             {{ printf '%s\\n' \"$a\" \"$b\" \"$c\" \"$d\"; cat; }} | {real} \"$@\""
+        ),
+    );
+    // What is loaded does not begin with four lines of ours, and a dump has a program of its own.
+    db.sql("INSERT INTO b VALUES (4)");
+    let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
+    let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert!(restored.notes[0].starts_with("the replaced tables could not be dropped"), "{restored:?}");
+    assert_eq!(db.server.leftovers(&db.name).len(), 2);
+    assert_eq!(dump(db.engine().as_ref()).unwrap().1.counts, findings.counts);
+    assert_eq!(db.engine().probe(&cx()).unwrap().warnings.len(), 1);
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    db.assert_nothing_left();
+}
