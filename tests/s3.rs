@@ -20,7 +20,7 @@ use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::secret::Secret;
 use voxeltron_backup::target::http::Patience;
-use voxeltron_backup::target::s3::{Keys, S3, Settings};
+use voxeltron_backup::target::s3::{Keys, Lock, Protection, S3, Settings};
 use voxeltron_backup::target::{Cause, Target};
 use voxeltron_backup::world::World;
 
@@ -768,13 +768,12 @@ fn rclone_reads_what_the_program_stored_and_others_decode_it() {
     }
 }
 
-#[test]
-fn what_an_object_lock_keeps_is_retained_and_no_failure() {
-    let bucket = Bucket::lockable();
+/// Prunes three backups, where the store keeps each for three days.
+fn prunes_what_is_locked(bucket: &Bucket) {
     let keys =
         format!("access_key = \"{}\"\nsecret_key = \"{}\"\n", common::s3::access_key(), common::s3::secret_key());
     let sandbox =
-        sandbox(&bucket, &format!("{keys}object_lock = \"COMPLIANCE\"\nobject_lock_days = 3\nsse = \"AES256\"\n"));
+        sandbox(bucket, &format!("{keys}object_lock = \"COMPLIANCE\"\nobject_lock_days = 3\nsse = \"AES256\"\n"));
     for _ in 0..3 {
         sandbox.command(&["run-job", "shop"]).stderr_any().run();
         std::thread::sleep(Duration::from_millis(1_100));
@@ -787,4 +786,29 @@ fn what_an_object_lock_keeps_is_retained_and_no_failure() {
     let until = bucket.head("x-amz-object-lock-retain-until-date");
     let days = |text: &str| (text.parse::<chrono::DateTime<Utc>>().unwrap() - Utc::now()).num_hours();
     assert!(!until.is_empty() && until.iter().all(|at| (71..=72).contains(&days(at))), "{until:?}");
+}
+
+#[test]
+fn what_an_object_lock_keeps_is_retained_and_no_failure() {
+    prunes_what_is_locked(&Bucket::lockable());
+}
+
+#[test]
+fn what_is_locked_at_a_store_with_versions_is_not_hidden_behind_a_mark() {
+    let bucket = Bucket::lockable_with_versions();
+    prunes_what_is_locked(&bucket);
+    // What was stored without a lock goes, by the same target.
+    let lock = Lock { mode: "COMPLIANCE".to_owned(), days: 3 };
+    let settings =
+        Settings { protection: Protection { lock: Some(lock), ..Protection::default() }, ..bucket.settings("x/") };
+    let target = settings.open(&keys(), &World::system()).unwrap();
+    let (kept, other) = (key("host/kept"), key("host/other"));
+    target.put(&kept, &mut &b"x"[..]).unwrap();
+    bucket.put("x/host/other", b"x");
+    let failure = target.delete(&kept).unwrap_err();
+    assert_eq!(failure.cause, Cause::Retained, "{failure:?}");
+    assert!(failure.error.message.contains("it is locked until "), "{failure:?}");
+    let outcomes = target.delete_all(&[kept.clone(), other]);
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+    assert_eq!(target.list("").unwrap().into_iter().map(|stored| stored.key).collect::<Vec<_>>(), [kept]);
 }

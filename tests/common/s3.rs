@@ -73,6 +73,12 @@ impl Bucket {
         Self::with(endpoint(), &[("x-amz-bucket-object-lock-enabled", "true")])
     }
 
+    /// One on SeaweedFS, whose objects can be locked, and have versions then, as at AWS.
+    pub fn lockable_with_versions() -> Self {
+        let endpoint = from_runner("VOXELTRON_TEST_S3_SEAWEED");
+        Self::with(endpoint, &[("x-amz-bucket-object-lock-enabled", "true")])
+    }
+
     fn with(endpoint: String, headers: &[(&'static str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

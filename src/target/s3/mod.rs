@@ -86,6 +86,26 @@ impl Store {
         }
     }
 
+    /// Refuses to remove what is locked. A store with versions, as AWS, would say yes and hide it behind a mark, where nobody
+    /// finds it, and keep it all the same. Asked only where we lock; who may not know it leaves it to the store.
+    fn unless_locked(&self, path: &str) -> Result<(), TargetError> {
+        if self.protection.lock.is_none() {
+            return Ok(());
+        }
+        let until = self.wire.ask(&|| Call::new(path, Command::HeadObject), &|answer| {
+            Ok(answer.header("x-amz-object-lock-retain-until-date").and_then(instant))
+        });
+        match until {
+            Ok(Some(until)) if until > self.wire.client.world.clock.now() => {
+                let until = crate::format::time::rfc3339(until);
+                let message = format!("target {}: can't remove {path}: it is locked until {until}", self.name);
+                Err(TargetError::new(Cause::Retained, message))
+            }
+            Err(trouble @ Trouble::Told(_)) => Err(self.tell(&trouble, Doing::Delete, path)),
+            _ => Ok(()),
+        }
+    }
+
     /// A key of ours from one of the store's.
     fn key(&self, path: &str) -> Option<ObjectKey> {
         ObjectKey::new(path.strip_prefix(&self.prefix)?).ok()
@@ -133,10 +153,14 @@ impl Target for S3 {
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
+        self.0.unless_locked(&path)?;
         self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
     }
 
     fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
+        if self.0.protection.lock.is_some() {
+            return keys.iter().map(|key| self.delete(key)).collect();
+        }
         let mut outcomes = Vec::new();
         for chunk in keys.chunks(pages::MOST_DELETED) {
             let paths: Vec<String> = chunk.iter().map(|key| self.0.path(key.as_str())).collect();
