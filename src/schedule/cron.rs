@@ -77,7 +77,7 @@ impl Cron {
         within.map(|(_, before)| before.saturating_add(1)).last().unwrap_or_default()
     }
 
-    /// The longest time between neighbouring slots, among the last few that have come by `t`; none, if that is too few.
+    /// The longest time between neighbouring slots, among the last few that have come by `t`; zero, where there are no two.
     pub fn pace(&self, t: DateTime<Utc>) -> TimeDelta {
         let before = |slot: DateTime<Utc>| self.previous_or_at(slot.checked_sub_signed(TimeDelta::seconds(1))?);
         let slots: Vec<_> = std::iter::successors(self.previous_or_at(t), |slot| before(*slot)).take(PACES).collect();
@@ -189,7 +189,7 @@ mod tests {
     fn the_pace_is_the_longest_time_between_slots() {
         let pace = |expression| Cron::parse(expression, "UTC").unwrap().pace(at("2026-02-25T04:00:00Z")).num_hours();
         assert_eq!((pace("0 * * * *"), pace("0 3 * * *"), pace("0 3 * * 1-5")), (1, 24, 72));
-        assert_eq!((pace("0 3 1 1 *"), pace("0 0 30 2 *")), (366 * 24, 0));
+        assert_eq!((pace("0 3 1 1 *"), pace("0 0 29 2 *")), (366 * 24, 1_461 * 24));
     }
 
     #[test]
