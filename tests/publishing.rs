@@ -46,11 +46,15 @@ enum Fault {
     Stalls,
     /// Takes all of an object, and stores it when it is let go.
     StallsAtTheEnd,
+    /// Lists what is put only later; it can be read at once.
+    ListsLate,
+    /// The same of objects alone: their manifests are listed before them.
+    ListsObjectsLate,
 }
 
 /// A target in memory that does something wrong, and remembers what was asked of it.
 #[derive(Clone)]
-struct Faulty(Arc<(Memory, Mutex<Fault>, Mutex<Vec<String>>)>, Stall);
+struct Faulty(Arc<(Memory, Mutex<Fault>, Mutex<Vec<String>>, Mutex<Vec<ObjectKey>>)>, Stall);
 
 /// What a target that stalls waits for, and the clock that runs meanwhile.
 #[derive(Clone, Debug, Default)]
@@ -80,12 +84,16 @@ impl Clock for Stall {
 
 impl Faulty {
     fn new() -> Self {
-        Self(Arc::new((Memory::default(), Mutex::new(Fault::None), Mutex::default())), Stall::default())
+        Self(
+            Arc::new((Memory::default(), Mutex::new(Fault::None), Mutex::default(), Mutex::default())),
+            Stall::default(),
+        )
     }
 
     fn set(&self, fault: Fault) {
         *self.0.1.lock().unwrap() = fault;
         self.0.2.lock().unwrap().clear();
+        self.0.3.lock().unwrap().clear();
     }
 
     fn has(&self, fault: Fault, key: &ObjectKey, of_manifests: bool) -> bool {
@@ -140,6 +148,9 @@ impl Target for Faulty {
             bytes.pop();
         }
         let stored = self.0.0.put(key, &mut &bytes[..])?;
+        if self.has(Fault::ListsLate, key, is_manifest(key)) || self.has(Fault::ListsObjectsLate, key, false) {
+            self.0.3.lock().unwrap().push(key.clone());
+        }
         if self.has(Fault::LostAnswer, key, true) { Err(failed()) } else { Ok(stored) }
     }
 
@@ -152,7 +163,10 @@ impl Target for Faulty {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError> {
-        self.0.0.list(prefix)
+        let late = self.0.3.lock().unwrap();
+        let mut listed = self.0.0.list(prefix)?;
+        listed.retain(|stored| !late.contains(&stored.key));
+        Ok(listed)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
@@ -414,4 +428,31 @@ fn a_backup_goes_manifest_first_and_not_at_all_if_that_stays() {
     assert_eq!(bench.run(3).outcome(), Err(Kind::Partial));
     assert_eq!(bench.bad.asked(), ["put object", "put manifest", "delete manifest"]);
     assert_eq!(bench.bad.holds(), (2, 2));
+}
+
+#[test]
+fn a_listing_that_comes_late_does_no_harm() {
+    for fault in [Fault::ListsLate, Fault::ListsObjectsLate] {
+        let bench = Bench::new();
+        assert_eq!(bench.run(1).outcome(), Ok(()));
+        bench.bad.set(fault);
+        // The new backup is not seen, or seems to have no object: the one before is the newest good one, and stays.
+        let report = bench.run(2);
+        assert!(report.targets.iter().all(|target| target.stored), "{fault:?}: {report:?}");
+        assert_eq!(report.targets[0].removed, [""; 0], "{fault:?}");
+        assert_eq!(bench.bad.holds(), (2, 2), "{fault:?}");
+        // The slot once more, and what is swept: nothing is stored twice, copied over or taken away.
+        bench.run(2);
+        let job = &bench.app.config.jobs[0];
+        let open = bench.app.open_target("bad").unwrap();
+        let force = voxeltron_backup::cleanup::Mode { dry_run: false, force: true };
+        let pruned = voxeltron_backup::cleanup::prune(&bench.app, job, &open, force).unwrap();
+        assert_eq!(pruned.leftovers, [""; 0], "{fault:?}");
+        assert_eq!(bench.bad.holds(), (2, 2), "{fault:?}");
+        // Then everything is listed.
+        bench.bad.set(Fault::None);
+        assert_eq!(bench.run(3).outcome(), Ok(()));
+        assert_eq!(bench.bad.holds(), (2, 2), "{fault:?}: half of three go");
+        assert_eq!(bench.good.holds(), (1, 1));
+    }
 }

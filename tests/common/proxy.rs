@@ -4,6 +4,7 @@
 
 mod http;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -67,6 +68,28 @@ impl Fault {
     ];
 }
 
+/// A fault once, at every request of something: `run` gives `ok` or `clean failure`, and panics at anything else. Every
+/// fault must be got over but those of `fatal`, `METHOD Fault` in order, each of which ends it at one request at least. Prints
+/// the table.
+#[allow(clippy::print_stdout, reason = "the tables of faults")]
+pub fn table(title: &str, lines: &[String], fatal: &[&str], run: &mut dyn FnMut(Plan) -> &'static str) {
+    let mut table = format!("{title}\n{:<4}{:<32}", "", "request");
+    Fault::ALL.iter().for_each(|fault| table.push_str(&format!("{:<15}", format!("{fault:?}"))));
+    let mut failed = BTreeSet::new();
+    for (at, line) in lines.iter().enumerate() {
+        table.push_str(&format!("\n{at:<4}{line:<32}"));
+        for fault in Fault::ALL {
+            let outcome = run(Plan { at, count: 1, fault });
+            if outcome != "ok" {
+                failed.insert(format!("{} {fault:?}", line.split(' ').next().unwrap_or_default()));
+            }
+            table.push_str(&format!("{outcome:<15}"));
+        }
+    }
+    println!("{table}");
+    assert_eq!(failed.iter().map(String::as_str).collect::<Vec<_>>(), fatal, "{title}: what it did not get over");
+}
+
 /// What is to go wrong: from which request on (counted from 0), for how many, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -107,6 +130,7 @@ struct State {
     seen: AtomicUsize,
     plan: Mutex<Option<Plan>>,
     lines: Mutex<Vec<String>>,
+    heads: Mutex<Vec<String>>,
     over: AtomicBool,
     canned: Mutex<Option<String>>,
     refused: Mutex<Option<Refuser>>,
@@ -150,6 +174,7 @@ impl Proxy {
         *self.state.left.lock().unwrap() = None;
         *self.state.plan.lock().unwrap() = plan;
         self.state.lines.lock().unwrap().clear();
+        self.state.heads.lock().unwrap().clear();
         self.state.seen.store(0, Ordering::SeqCst);
         if plan.and_then(|plan| plan.fault(0)) == Some(Fault::Refuse) {
             self.state.close(self.address);
@@ -185,6 +210,11 @@ impl Proxy {
     /// The requests since [`Proxy::set`]: method and query, without the key.
     pub fn lines(&self) -> Vec<String> {
         self.state.lines.lock().unwrap().clone()
+    }
+
+    /// The heads of the requests since [`Proxy::set`] that met no fault.
+    pub fn heads(&self) -> Vec<String> {
+        self.state.heads.lock().unwrap().clone()
     }
 }
 
@@ -350,6 +380,7 @@ fn serve(
     }
     let (head, mut body) = read_head(&mut client)?;
     state.lines.lock().unwrap().push(line(&head));
+    state.heads.lock().unwrap().push(head.clone());
     let length = length_of(&head);
     if fault == Some(Fault::StallRequest) {
         let mut half = vec![0; length.saturating_sub(body.len()) / 2];

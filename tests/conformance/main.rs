@@ -47,6 +47,14 @@ pub trait Place: Sync {
     fn secrets(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// How much it sends at once, in bytes.
+    fn part(&self) -> usize {
+        1 << 20
+    }
+
+    /// Another target at the same place, below that prefix.
+    fn below(&self, prefix: &str) -> Option<Box<dyn Target>>;
 }
 
 /// A folder on the local disk.
@@ -96,6 +104,10 @@ impl Place for LocalPlace {
         &self.target
     }
 
+    fn below(&self, prefix: &str) -> Option<Box<dyn Target>> {
+        Some(Box::new(Local::new("local", &self.root().join(prefix))))
+    }
+
     fn add_foreign(&self) {
         use std::os::unix::ffi::OsStrExt;
         let folder = self.root().join("host/shop");
@@ -134,6 +146,10 @@ pub struct MemoryPlace(Memory);
 impl Place for MemoryPlace {
     fn target(&self) -> &dyn Target {
         &self.0
+    }
+
+    fn below(&self, _: &str) -> Option<Box<dyn Target>> {
+        None
     }
 }
 
@@ -200,6 +216,14 @@ impl Place for S3Place {
     fn secrets(&self) -> Vec<String> {
         vec![common::s3::access_key(), common::s3::secret_key()]
     }
+
+    fn part(&self) -> usize {
+        5 << 20
+    }
+
+    fn below(&self, prefix: &str) -> Option<Box<dyn Target>> {
+        Some(Box::new(self.bucket.target(prefix)))
+    }
 }
 
 /// A bucket on our strict server, which checks what the emulators don't: tokens, conditions, pages of a listing.
@@ -233,6 +257,10 @@ impl Place for GcsPlace {
 
     fn secrets(&self) -> Vec<String> {
         common::gcs::secrets(&self.stub)
+    }
+
+    fn below(&self, prefix: &str) -> Option<Box<dyn Target>> {
+        Some(Box::new(common::gcs::target(&self.stub, prefix)))
     }
 }
 
@@ -274,6 +302,10 @@ impl Place for FakeGcsPlace {
     fn add_foreign(&self) {
         FOREIGN.iter().for_each(|key| self.bucket.put(key, b"x"));
     }
+
+    fn below(&self, prefix: &str) -> Option<Box<dyn Target>> {
+        Some(Box::new(self.bucket.target(prefix)))
+    }
 }
 
 /// What an account holds below a prefix, on the reference server.
@@ -306,6 +338,10 @@ impl Place for CloudPlace {
 
     fn secrets(&self) -> Vec<String> {
         self.account.secrets()
+    }
+
+    fn below(&self, prefix: &str) -> Option<Box<dyn Target>> {
+        Some(Box::new(self.account.target(prefix)))
     }
 }
 

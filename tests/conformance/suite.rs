@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{TimeDelta, Utc};
+use sha2::{Digest, Sha256};
 use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::target::{Cause, Target};
@@ -17,6 +18,8 @@ use super::common::sample::noise;
 macro_rules! holds_for {
     ($module:ident, $place:expr) => { $crate::suite::holds_for!(@ $module, $place,
         what_is_put_comes_back
+        objects_at_every_edge_of_a_part_come_back
+        a_large_object_comes_back_by_its_digest
         sizes_and_keys_are_right
         bytes_come_through_in_any_portion
         what_exists_is_not_overwritten
@@ -24,6 +27,7 @@ macro_rules! holds_for {
         a_body_that_fails_at_its_start_leaves_nothing
         a_body_that_fails_in_its_middle_leaves_nothing
         a_body_that_fails_before_its_end_leaves_nothing
+        a_body_that_fails_after_whole_parts_leaves_nothing
         a_failed_put_can_be_repeated
         a_listing_is_in_order
         a_listing_keeps_to_its_prefix
@@ -34,6 +38,8 @@ macro_rules! holds_for {
         what_is_deleted_is_gone_and_can_come_back
         several_are_stored_at_once
         every_allowed_name_works
+        a_prefix_of_any_signs_is_a_place_of_its_own
+        nothing_climbs_out_of_its_place
         what_is_foreign_is_left_out
         a_visible_object_is_never_partial
         sweeping_takes_only_what_is_old_and_unfinished
@@ -72,6 +78,61 @@ pub fn what_is_put_comes_back(place: &dyn Place) {
         assert!(get(target, &key) == bytes, "{length} bytes, again");
     }
     assert_eq!(place.leftovers(), [""; 0]);
+}
+
+pub fn objects_at_every_edge_of_a_part_come_back(place: &dyn Place) {
+    let (target, part) = (place.target(), place.part());
+    for length in [part - 1, part, part + 1, 2 * part, 2 * part + 1] {
+        let (key, bytes) = (key(&format!("host/shop/{length}")), noise(length));
+        assert_eq!(target.put(&key, &mut &bytes[..]).unwrap().size, length as u64);
+        assert!(get(target, &key) == bytes, "{length} bytes");
+        assert_eq!(target.list(key.as_str()).unwrap()[0].size, length as u64);
+    }
+    assert_eq!(place.leftovers(), [""; 0]);
+}
+
+/// Bytes without a pattern, made as they are read, and their digest.
+struct Generated {
+    left: usize,
+    state: u64,
+    digest: Sha256,
+}
+
+impl Read for Generated {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = buffer.len().min(self.left);
+        for piece in buffer[..count].chunks_mut(8) {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            piece.copy_from_slice(&self.state.to_le_bytes()[..piece.len()]);
+        }
+        self.digest.update(&buffer[..count]);
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+pub fn a_large_object_comes_back_by_its_digest(place: &dyn Place) {
+    // Nobody holds all of it here; 200 MB in the long form.
+    let size = if std::env::var_os("VOXELTRON_TEST_LONG").is_some() { 200_000_000 } else { 48_000_001 };
+    let (target, key) = (place.target(), key("host/shop/large"));
+    let mut body = Generated { left: size, state: 0x9e37_79b9_7f4a_7c15, digest: Sha256::new() };
+    assert_eq!(target.put(&key, &mut body).unwrap().size, size as u64);
+    let (mut reader, mut digest, mut buffer) = (target.get(&key).unwrap(), Sha256::new(), vec![0; 1 << 16]);
+    let mut length = 0;
+    loop {
+        match reader.read(&mut buffer).unwrap() {
+            0 => break,
+            count => {
+                digest.update(&buffer[..count]);
+                length += count;
+            }
+        }
+    }
+    assert_eq!(length, size);
+    assert_eq!(digest.finalize(), body.digest.finalize());
+    target.delete(&key).unwrap();
 }
 
 pub fn sizes_and_keys_are_right(place: &dyn Place) {
@@ -160,6 +221,12 @@ pub fn a_body_that_fails_in_its_middle_leaves_nothing(place: &dyn Place) {
 pub fn a_body_that_fails_before_its_end_leaves_nothing(place: &dyn Place) {
     // The whole of it comes, but instead of the end an error.
     fails_after(place, 5 * 1024 * 1024);
+}
+
+pub fn a_body_that_fails_after_whole_parts_leaves_nothing(place: &dyn Place) {
+    for good in [place.part() + 1, 2 * place.part() + 700] {
+        fails_after(place, good);
+    }
 }
 
 pub fn a_failed_put_can_be_repeated(place: &dyn Place) {
@@ -309,6 +376,41 @@ pub fn every_allowed_name_works(place: &dyn Place) {
         assert_eq!(names(target, ""), expected);
         group.iter().for_each(|name| target.delete(&key(name)).unwrap());
         assert_eq!(names(target, ""), [""; 0]);
+    }
+}
+
+pub fn a_prefix_of_any_signs_is_a_place_of_its_own(place: &dyn Place) {
+    let prefixes = ["a@b+c%25/x/", "a@b+c%/x/", "a@b+c/x/", "a@b%20c%25/x/"];
+    let places: Vec<Box<dyn Target>> = prefixes.iter().filter_map(|prefix| place.below(prefix)).collect();
+    let all = ["host/shop/a+b", "host/shop/a%2Bb", "host/shop/x"];
+    for (number, target) in places.iter().enumerate() {
+        for name in all {
+            target.put(&key(name), &mut format!("{number} {name}").as_bytes()).unwrap();
+        }
+    }
+    let mut sorted = all;
+    sorted.sort_unstable();
+    for (number, target) in places.iter().enumerate() {
+        let target = target.as_ref();
+        assert_eq!(names(target, ""), sorted, "{}", prefixes[number]);
+        assert_eq!(names(target, "host/shop/a+"), ["host/shop/a+b"]);
+        for name in all {
+            assert!(get(target, &key(name)) == format!("{number} {name}").as_bytes(), "{name}");
+            target.delete(&key(name)).unwrap();
+        }
+        assert_eq!(names(target, ""), [""; 0]);
+        assert!(places.iter().skip(number + 1).all(|other| names(other.as_ref(), "").len() == all.len()));
+    }
+}
+
+pub fn nothing_climbs_out_of_its_place(place: &dyn Place) {
+    for name in ["..", "../x", "host/../x", "host/..", ".", "host/./x", "/x", "host//x", "x/", ""] {
+        assert!(ObjectKey::new(name).is_err(), "{name:?} is no key");
+    }
+    let target = place.target();
+    target.put(&key("host/shop/x"), &mut &b"x"[..]).unwrap();
+    for prefix in ["../", "..", "host/../", "host/./", "/", "host//", "host/shop/../shop/"] {
+        assert_eq!(names(target, prefix), [""; 0], "below {prefix:?}");
     }
 }
 
