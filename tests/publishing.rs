@@ -54,7 +54,10 @@ enum Fault {
 
 /// A target in memory that does something wrong, and remembers what was asked of it.
 #[derive(Clone)]
-struct Faulty(Arc<(Memory, Mutex<Fault>, Mutex<Vec<String>>, Mutex<Vec<ObjectKey>>)>, Stall);
+struct Faulty(Arc<Inside>, Stall);
+
+/// What it holds, what it does wrong, what it was asked, and what it does not list yet.
+type Inside = (Memory, Mutex<Fault>, Mutex<Vec<String>>, Mutex<Vec<ObjectKey>>);
 
 /// What a target that stalls waits for, and the clock that runs meanwhile.
 #[derive(Clone, Debug, Default)]

@@ -374,7 +374,8 @@ mod tests {
             }
         }
         let one = Arc::new(Memory::default());
-        let results = fan_out(&mut (&[0u8; 1_000_000][..]).chain(Dies), &[one.clone()], &key(), &World::system());
+        let targets: Vec<Arc<dyn Target>> = vec![one.clone()];
+        let results = fan_out(&mut (&[0u8; 1_000_000][..]).chain(Dies), &targets, &key(), &World::system());
         let failure = results[0].clone().unwrap_err();
         assert_eq!((failure.cause, failure.error.message.as_str()), (Cause::Body, "died"));
         assert!(one.list("").unwrap().is_empty());
@@ -385,7 +386,8 @@ mod tests {
         let world = World::system();
         world.cancel.stop(15);
         let one = Arc::new(Memory::default());
-        let results = fan_out(&mut io::repeat(1), &[one.clone()], &key(), &world);
+        let targets: Vec<Arc<dyn Target>> = vec![one.clone()];
+        let results = fan_out(&mut io::repeat(1), &targets, &key(), &world);
         assert_eq!(results[0].clone().unwrap_err().error.kind, Kind::Stopped(15));
     }
 }

@@ -97,7 +97,12 @@ fn an_error_once_is_an_error_and_then_none() {
     assert_eq!(target.list("").unwrap_err().cause, Cause::Failed);
     assert_eq!(target.list("").unwrap().len(), 2);
     let again = Arc::new(ErrorOnce::new(Memory::default()));
-    let mut results = fan_out(&mut &backup.object[..], &[again.clone()], &backup.object_key, &World::system());
+    let mut results = fan_out(
+        &mut &backup.object[..],
+        &[Arc::clone(&again) as Arc<dyn Target>],
+        &backup.object_key,
+        &World::system(),
+    );
     assert_eq!(results.remove(0).unwrap_err().cause, Cause::Failed);
     assert!(again.list("").unwrap().is_empty(), "a dump can't be rewound, so nothing was tried again");
     let error = read_catalog(ErrorOnce::new(Memory::default())).unwrap_err();
@@ -149,7 +154,12 @@ fn a_denied_delete_is_told_apart() {
 fn a_short_write_shows_in_the_size_and_in_the_catalog() {
     let backup = Recipe::default().build(&rows(200_000));
     let target = Arc::new(ShortWrite { inner: Memory::default(), missing: 1 });
-    let mut results = fan_out(&mut &backup.object[..], &[target.clone()], &backup.object_key, &World::system());
+    let mut results = fan_out(
+        &mut &backup.object[..],
+        &[Arc::clone(&target) as Arc<dyn Target>],
+        &backup.object_key,
+        &World::system(),
+    );
     let size = results.remove(0).unwrap().size;
     assert_eq!(size, backup.signed.stored_bytes - 1, "what the target confirmed is not what was sent");
     target.inner.put(&backup.manifest_key, &mut &backup.manifest[..]).unwrap();
@@ -221,7 +231,7 @@ fn a_target_that_moves_on_its_line_is_not_dropped() {
     let key = ObjectKey::new("a/b/c").unwrap();
     let world = World { clock: Arc::new(HastyClock::default()), ..World::system() };
     let results = std::thread::scope(|scope| {
-        let fan = scope.spawn(|| fan_out(&mut &data[..], &[slow.clone()], &key, &world));
+        let fan = scope.spawn(|| fan_out(&mut &data[..], &[Arc::clone(&slow) as Arc<dyn Target>], &key, &world));
         // On this clock hours pass.
         std::thread::sleep(Duration::from_millis(1_500));
         gate.open();

@@ -144,7 +144,8 @@ pub fn objects(wire: &Wire, prefix: &str) -> Result<Vec<Object>, Trouble> {
         }
         let next = page.next_continuation_token.filter(|next| !next.is_empty());
         // Where it is not said whether there is more, a way to go on is word enough.
-        if !is_true(&page.is_truncated) && !(page.is_truncated.is_empty() && next.is_some()) {
+        let goes_on = is_true(&page.is_truncated) || (page.is_truncated.is_empty() && next.is_some());
+        if !goes_on {
             return Ok(found);
         }
         let next = next.filter(|next| Some(next) != token.as_ref());
