@@ -97,6 +97,10 @@ fn a_signal_ends_a_hook_with_all_that_it_started_though_that_heeds_none() {
         common::tool(std::process::Command::new("kill").arg(child.id().to_string()), b"");
         assert_eq!(child.wait().unwrap().code(), Some(143));
         assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
-        assert!(!lives(&sandbox.path("pid")), "it lives on");
+        // A busy machine may take a moment to end what was killed.
+        while lives(&sandbox.path("pid")) {
+            assert!(started.elapsed() < SOON, "it lives on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }

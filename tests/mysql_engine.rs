@@ -411,9 +411,7 @@ fn data_that_hurts_comes_back_the_same(server: Server) {
     assert_eq!(restored.counts, findings.counts);
     similar(&before, &db.all());
     db.assert_nothing_left();
-    let after = grants();
-    db.server.admin(&format!("DROP USER {user}"));
-    assert_eq!(after, granted);
+    assert_eq!(grants(), granted);
 
     // Beside it, and in a drill.
     let copy = Database::empty(db.server.clone(), "copy that hurts");
@@ -421,11 +419,18 @@ fn data_that_hurts_comes_back_the_same(server: Server) {
     let into = Destination::Into(copy.name.clone());
     let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), into, &findings.counts).unwrap();
     assert!(restored.notes.iter().all(|note| note.starts_with("events were left out of the copy")), "{restored:?}");
-    let copied = copy.server.dumped(&copy.name, &[]).replace(&copy.name, &db.name);
-    similar(&db.server.dumped(&db.name, &[]), &copied);
+    // MariaDB shows a view with its schema's name where its definer has no right in that.
+    let text = |name: &str| {
+        let of = format!("{}.", ident(name));
+        let own = |line: &str| if line.contains(" VIEW `") { line.replace(&of, "") } else { line.to_owned() };
+        db.server.dumped(name, &[]).lines().map(own).collect::<Vec<_>>().join("\n")
+    };
+    let copied = text(&copy.name).replace(&ident(&copy.name), &ident(&db.name)).replace(&copy.name, &db.name);
+    similar(&text(&db.name), &copied);
     restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Drill, &findings.counts).unwrap();
     similar(&before, &db.all());
     db.assert_nothing_left();
+    db.server.admin(&format!("DROP USER {user}"));
 }
 
 fn a_stream_that_fails_anywhere_changes_nothing(server: Server) {

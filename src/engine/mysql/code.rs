@@ -160,14 +160,16 @@ fn without(text: &[u8], schema: &str) -> Vec<u8> {
 /// How many bytes the name or the text has that begins here; one, if none does.
 fn quoted_length(rest: &[u8]) -> usize {
     let Some(quote) = rest.first().filter(|byte| b"`'\"".contains(byte)) else { return 1 };
-    let mut escaped = false;
-    let inside = rest.iter().skip(1).take_while(|byte| {
-        let ends = *byte == quote && !escaped;
-        escaped = **byte == b'\\' && *quote != b'`' && !escaped;
-        !ends
-    });
-    // A quote that is doubled ends one text and begins the next.
-    inside.count().saturating_add(2).min(rest.len())
+    let mut at = 1;
+    while let Some(byte) = rest.get(at) {
+        at += match byte {
+            byte if byte == quote && rest.get(at + 1) == Some(quote) => 2,
+            byte if byte == quote => return at + 1,
+            b'\\' if *quote != b'`' => 2,
+            _ => 1,
+        };
+    }
+    rest.len()
 }
 
 /// A name that may have its schema before it: the name, the place after it, and the bytes of both.
