@@ -269,7 +269,8 @@ fn stopped_at(three: &Three, plan: Plan) {
     assert!(took < Duration::from_secs(3), "{plan:?}: it took {took:?}");
     // Those that had finished before have a whole backup, the others nothing.
     let [local, s3, gcs] = three.holds();
-    assert!(s3 == 0 && local % 2 == 0 && gcs % 2 == 0 && three.stub.unfinished().is_empty(), "{plan:?}");
+    let whole = s3 == 0 && local % 2 == 0 && gcs % 2 == 0 && three.stub.unfinished().is_empty();
+    assert!(whole, "{plan:?}: {:?}, {:?}", three.stub.keys(), three.stub.unfinished());
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Run<'_> {
             // The dump itself failed, whatever each target says; they clean up.
             while let Some((at, outcome)) = fan.next() {
                 if let (Ok(_), Some(target)) = (outcome, targets.get(at)) {
-                    drop(target.delete(&object));
+                    target.take_back(&object);
                 }
             }
             return Err(error);
@@ -104,7 +104,7 @@ impl Run<'_> {
     ) -> TargetReport {
         let Some((manifest, bytes)) = published else {
             let unfinished = || Error::other("the dump did not end as it should");
-            drop(open.target.delete(object));
+            open.target.take_back(object);
             return TargetReport::failed(open, outcome.map_or_else(Error::from, |_| unfinished()));
         };
         let outcome = outcome.map_err(Error::from).and_then(|stored| match stored.size == *bytes {
@@ -199,8 +199,8 @@ impl Run<'_> {
     /// Writes the manifest. Only one can win; without one the object is no backup and goes.
     fn publish(&self, open: &OpenTarget, object: &ObjectKey, bytes: &[u8]) -> Result<bool> {
         let key = name::manifest_key(&self.owner, &self.id)?;
-        if let Err(lost) = self.cx.world.cancel.check_leases() {
-            drop(open.target.delete(object));
+        if let Err(lost) = self.cx.world.cancel.check() {
+            open.target.take_back(object);
             return Err(lost);
         }
         let failure = match open.target.put(&key, &mut &*bytes) {
@@ -210,7 +210,7 @@ impl Run<'_> {
         // When the answer was lost the manifest may stand all the same, and then its object must, too.
         let stands = failure.cause != Cause::Exists && has_manifest(open, &key).unwrap_or(true);
         if !stands {
-            drop(open.target.delete(object));
+            open.target.take_back(object);
         }
         if failure.cause == Cause::Exists && self.order.slot.is_some() {
             return is_backup(self.app, open, &self.owner, &self.id).map(|_| false);
@@ -219,7 +219,7 @@ impl Run<'_> {
     }
 
     fn size_differs(&self, open: &OpenTarget, object: &ObjectKey, has: u64, sent: u64) -> Error {
-        drop(open.target.delete(object));
+        open.target.take_back(object);
         Error::new(Kind::Target, format!("target {}: {object} has {has} bytes after {sent} were sent", open.name))
     }
 }

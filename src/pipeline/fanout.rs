@@ -271,7 +271,7 @@ impl Work {
         drop(state);
         if outcome.is_ok() {
             // The run has gone on without it: no manifest will ever name it. What can't be removed is swept later.
-            drop(self.target.delete(&self.key));
+            self.target.take_back(&self.key);
         }
     }
 }

@@ -156,6 +156,12 @@ pub trait Target: Send + Sync {
     /// [`Cause::Denied`] where we may not, [`Cause::Retained`] where the target keeps what it has; its own failure.
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError>;
 
+    /// Removes what a run has stored and will not publish, also after a signal or when its lease is lost; what can't be
+    /// removed then is swept later.
+    fn take_back(&self, key: &ObjectKey) {
+        drop(self.delete(key));
+    }
+
     /// Removes many objects for good; what came of each, in their order. Some stores take many in one request.
     fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
         keys.iter().map(|key| self.delete(key)).collect()

@@ -68,6 +68,16 @@ impl Store {
         trouble::tell(trouble, &about, doing, on)
     }
 
+    fn remove(&self, wire: &Wire, path: &str) -> Result<(), Trouble> {
+        match wire.ask(&Call::new(Place::Object(path), Method::DELETE), &|answer| match answer.status {
+            204 => Ok(()),
+            status => Err(Trouble::Strange(format!("{status} where it should be 204"))),
+        }) {
+            Err(trouble) if !is_missing(&trouble) => Err(trouble),
+            _ => Ok(()),
+        }
+    }
+
     /// Every object below a prefix.
     fn objects(&self, prefix: &str) -> Result<Vec<Listed>, Trouble> {
         let (mut all, mut token, mut seen) = (Vec::new(), None::<String>, HashSet::new());
@@ -134,13 +144,11 @@ impl Target for Cloud {
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
-        match self.0.wire.ask(&Call::new(Place::Object(&path), Method::DELETE), &|answer| match answer.status {
-            204 => Ok(()),
-            status => Err(Trouble::Strange(format!("{status} where it should be 204"))),
-        }) {
-            Err(trouble) if !is_missing(&trouble) => Err(self.0.tell(&trouble, Doing::Delete, &path)),
-            _ => Ok(()),
-        }
+        self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
+    }
+
+    fn take_back(&self, key: &ObjectKey) {
+        drop(self.0.remove(&self.0.wire.for_cleanup(), &self.0.path(key.as_str())));
     }
 }
 

@@ -146,6 +146,10 @@ impl Target for Gcs {
         removed.map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
     }
 
+    fn take_back(&self, key: &ObjectKey) {
+        drop(self.0.remove(&self.0.wire.for_cleanup(), &self.0.path(key.as_str()), None));
+    }
+
     fn records(&self, for_cleanup: bool) -> Option<Box<dyn Records>> {
         let wire = if for_cleanup { self.0.wire.for_cleanup() } else { self.0.wire.clone() };
         Some(Box::new(records::InBucket { store: Arc::clone(&self.0), wire }))

@@ -157,6 +157,10 @@ impl Target for S3 {
         self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
     }
 
+    fn take_back(&self, key: &ObjectKey) {
+        drop(self.0.remove(&self.0.wire.for_cleanup(), &self.0.path(key.as_str())));
+    }
+
     fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
         if self.0.protection.lock.is_some() {
             return keys.iter().map(|key| self.delete(key)).collect();
