@@ -142,20 +142,20 @@ impl Case<'_> {
 
     fn stopped(&self, args: &[&str], parts: &[String], stop: Stop) {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        // It may have been too quick for us.
-        let held = (0..10).find_map(|_| {
+        // It may have been too quick for us, also while it was being held: then it ends well, and another is caught.
+        let caught = (0..10).find_map(|_| {
             let mut command = self.sandbox.command(args).into_command();
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let tool = hold(&parts, &mut child);
-            tool.map(|tool| (tool, child))
+            let tool = hold(&parts, &mut child)?;
+            match stop {
+                Stop::Signal => signal(child.id(), "TERM"),
+                Stop::Time => {}
+                Stop::Death => child.kill().unwrap(),
+            }
+            let code = child.wait().unwrap().code();
+            (code != Some(0)).then_some((tool, code))
         });
-        let (tool, mut child) = held.unwrap_or_else(|| panic!("{args:?}: {parts:?} is never caught"));
-        match stop {
-            Stop::Signal => signal(child.id(), "TERM"),
-            Stop::Time => {}
-            Stop::Death => child.kill().unwrap(),
-        }
-        let code = child.wait().unwrap().code();
+        let (tool, code) = caught.unwrap_or_else(|| panic!("{args:?}: {parts:?} is never caught"));
         match stop {
             Stop::Signal => assert_eq!(code, Some(143), "{args:?}"),
             Stop::Time => assert_eq!(code, Some(13), "{args:?}"),
