@@ -241,7 +241,11 @@ fn redis_is_stopped_in_its_container_whatever_stops_us() {
     };
     let url = server.place.base.replace("://", &format!("://{user}@"));
     case.configure("redis", &server.place, &url);
+    // The server waits before it sends anything: else the dump may be over before its tool is seen.
+    let delay = |seconds| server.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", seconds]);
+    delay("3");
     case.all_stops();
+    delay("0");
     assert_eq!(server.digest(), before);
     wait_until("the drills are gone", || server.no_drill_is_left());
     server.cli(&["ACL", "DELUSER", &user]);
