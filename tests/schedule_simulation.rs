@@ -529,7 +529,9 @@ fn drive(job: &Drawn) -> Watched {
     while world.time < job.end {
         // The last days go well, so that all can come to rest.
         if world.time >= calm {
-            (world.faults, world.down_until) = (Faults { jumps: faults.jumps, ..Faults::default() }, 0);
+            // What a power cut has cost stays forgotten.
+            let (power_cuts, jumps) = (faults.power_cuts, faults.jumps);
+            (world.faults, world.down_until) = (Faults { power_cuts, jumps, ..Faults::default() }, 0);
             world.clock_error = 0;
             restart.0 = i64::MAX;
         }

@@ -24,6 +24,11 @@ pub fn next_due(app: &App) -> Option<DateTime<Utc>> {
     all.iter().filter_map(|(database, past)| due_at(past, keeping(app, database))).min()
 }
 
+/// Whether there is something to drop now, or to tell: that what is kept can't be read.
+pub fn is_due(app: &App, now: DateTime<Utc>) -> bool {
+    Record::of(app).read().is_err() || next_due(app).is_some_and(|at| at <= now)
+}
+
 fn due_at(past: &Past, keeping: Duration) -> Option<DateTime<Utc>> {
     let since = past.begun.into_iter().chain(past.kept.as_ref().map(|kept| kept.since)).min()?;
     past.not_before.into_iter().chain([until(since, keeping)]).max()

@@ -121,7 +121,7 @@ impl<'s, 'a: 's> Work<'s, 'a> {
         let drilling = self.pending.iter().any(|item| matches!(item, Item::Drill(..)));
         let drills = looked.drills.iter().map(|(job, slot)| Item::Drill(&job.name, *slot));
         let drill = drills.filter(|_| !drilling).find(|item| self.is_free(item));
-        let expires = || expiry::next_due(self.app).is_some_and(|at| at <= looked.now);
+        let expires = || expiry::is_due(self.app, looked.now);
         items.extend(drill.or_else(|| Some(Item::Expire).filter(|item| self.is_free(item) && expires())));
         items
     }
