@@ -466,7 +466,7 @@ fn a_certificate_of_the_stores_own_authority_is_trusted_by_ca_file_alone() {
 
 /// A configuration with a database, a local target and a bucket; `keys` are the lines that give the bucket's keys.
 fn sandbox(bucket: &Bucket, keys: &str) -> Sandbox {
-    sandbox_at(&common::s3::endpoint(), bucket, keys)
+    sandbox_at(&bucket.endpoint, bucket, keys)
 }
 
 /// The same by another way.

@@ -628,6 +628,6 @@ fn ten_years() {
         started.elapsed().as_secs_f64()
     );
     let came_up =
-        again > 0 && given_up > 0 && made_up_for > 0 && restarts > 10 * jobs && clocks > jobs && done > slots / 2;
+        again > 0 && given_up > 0 && made_up_for > 0 && restarts > 10 * jobs && clocks > jobs && done > slots / 4;
     assert!(came_up, "not every case came up");
 }
