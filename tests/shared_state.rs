@@ -645,7 +645,9 @@ fn two_hosts_run_a_due_drill_once_and_one_that_has_lost_its_lease_changes_nothin
         rewrite(&bucket, job, |document| document["past"]["first_seen"] = "2020-01-01T00:00:00Z".into());
     }
     fs::remove_dir_all(sandbox.path("A")).unwrap();
-    assert_eq!(drilled(&tick("A")), ["j0", "j1"], "each backup is proved at once");
+    let mut first = drilled(&tick("A"));
+    first.sort_unstable();
+    assert_eq!(first, ["j0", "j1"], "each backup is proved at once, whichever is made first");
     let begin = |lease: &str| {
         for job in ["j0", "j1"] {
             rewrite(&bucket, job, |document| document["past"]["last_drill"] = Value::Null);
