@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use common::{Sandbox, python, repository, sqlite3};
 use serde_json::Value;
@@ -324,4 +325,46 @@ fn every_guard_still_fits_the_source_and_names_a_test_that_must_run() {
         let test = line.rsplit(" | ").next().unwrap();
         assert!(must_run.lines().any(|name| name == test), "{test} is not in tests/must-run.txt");
     }
+}
+
+/// The code of a source, without the tests in it.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// So that a new engine is its folder and its place in the registry, and nothing else.
+#[test]
+fn an_engine_is_named_nowhere_but_in_its_folder_and_in_the_registry() {
+    let (root, mut files) = (repository("src"), Vec::new());
+    sources(&root, &mut files);
+    // It has an engine's database, as its users have.
+    files.retain(|path| !path.ends_with("command/demo.rs"));
+    assert!(files.len() > 150, "{}", files.len());
+    let mut found = BTreeSet::new();
+    for path in &files {
+        let (name, text) = (path.strip_prefix(&root).unwrap().to_string_lossy().into_owned(), code(path));
+        for engine in voxeltron_backup::engine::REGISTRY.iter().map(|kind| kind.name) {
+            let names_it =
+                |line: &&str| line.contains(&format!("\"{engine}\"")) || line.contains(&format!("{engine}::"));
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).filter(names_it);
+            if !name.starts_with(&format!("engine/{engine}/")) && lines.count() > 0 {
+                found.insert(format!("{engine} in {name}"));
+            }
+        }
+    }
+    let registry =
+        ["mongodb", "mysql", "postgres", "redis", "sqlite"].map(|engine| format!("{engine} in engine/mod.rs"));
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), registry);
 }

@@ -2,7 +2,7 @@
 //! Docker or Podman says of the container `voxeltron-db-NAME`. Touches `docker inspect`, and a password's file in the
 //! container.
 //!
-//! [`image`] tells the engine, [`settings`] user, password and database. Both are pure.
+//! [`image`] tells the engine, [`settings`] user, password and database, by what each engine says of its images. Both are pure.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use self::settings::Password;
 use crate::app::toml_key;
-use crate::engine::{self, Cx, EngineKind, Settings};
+use crate::engine::image::Inside;
+use crate::engine::{Cx, EngineKind, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::process::{self, Invocation};
 use crate::secret::{MAX_SECRET_BYTES, Secret};
@@ -77,10 +78,8 @@ impl Container {
         })
     }
 
-    /// A variable that is set and not empty.
-    fn var(&self, name: &str) -> Option<&str> {
-        let vars = self.config.env.iter().flatten().filter_map(|pair| pair.split_once('='));
-        vars.filter(|(found, value)| *found == name && !value.is_empty()).map(|(_, value)| value).next_back()
+    fn inside(&self) -> Inside<'_> {
+        Inside::new(self.config.env.as_deref().unwrap_or_default(), self.words())
     }
 
     /// The words of the server's command line; those of a shell's script one by one.
@@ -114,7 +113,7 @@ impl Container {
 /// Finds a database's container, and how it is reached. A `password` from the configuration wins.
 ///
 /// # Errors
-/// [`Kind::Config`] when there is no such container, its image is unknown, or its engine not in this version;
+/// [`Kind::Config`] when there is no such container, or its image is unknown;
 /// [`Kind::Tool`] when it is not running or can't be asked.
 pub fn find(database: &str, password: Option<Secret>, cx: &Cx) -> Result<(&'static EngineKind, Settings)> {
     let soon = cx.world.clock.monotonic().saturating_add(TIMEOUT);
@@ -124,11 +123,6 @@ pub fn find(database: &str, password: Option<Secret>, cx: &Cx) -> Result<(&'stat
     container.check_state(&name, runtime)?;
     let table = format!("add [databases.{}] with engine, url and, to run its tools inside, exec", toml_key(database));
     let found = settings::of(&container, database).map_err(|error| error.while_doing(&name).hint(&table))?;
-    let kind = engine::kind(found.engine).ok_or_else(|| {
-        let why = format!("container {name} is {}, which is not in this version of voxeltron-backup", found.engine);
-        let names: Vec<_> = engine::REGISTRY.iter().map(|kind| kind.name).collect();
-        Error::new(Kind::Config, why).hint(format!("this version has: {}", names.join(", ")))
-    })?;
     let exec = [runtime, "exec", "-i", &name].map(str::to_owned).to_vec();
     let password = match (password, found.password) {
         (Some(given), _) => Some(given),
@@ -136,7 +130,7 @@ pub fn find(database: &str, password: Option<Secret>, cx: &Cx) -> Result<(&'stat
         (None, Some(Password::File(path))) => Some(read_file(&path, &exec, &cx)?),
         (None, None) => None,
     };
-    Ok((kind, Settings { password, exec, ..Settings::new(database, found.url) }))
+    Ok((found.engine, Settings { password, exec, ..Settings::new(database, found.url) }))
 }
 
 /// What the first of the two that knows it says of the container.

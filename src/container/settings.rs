@@ -4,26 +4,18 @@
 //! Always over TCP: while the images set a database up, its server listens on a socket alone, and half a database must
 //! not be taken for one.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-
 use super::{Container, image};
+use crate::engine::EngineKind;
+pub use crate::engine::image::Password;
+use crate::engine::image::encode;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 
-/// A password, or the file in the container that holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// Itself.
-    Text(Secret),
-    /// Its file.
-    File(String),
-}
-
 /// How a database is reached from inside its container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Found {
-    /// The engine's name.
-    pub engine: &'static str,
+    /// Its engine.
+    pub engine: &'static EngineKind,
     /// Without the password.
     pub url: Secret,
     /// Its password.
@@ -35,116 +27,15 @@ pub struct Found {
 /// # Errors
 /// [`Kind::Config`] when its image is unknown, or nobody may come in.
 pub fn of(container: &Container, name: &str) -> Result<Found> {
-    let engine = image::engine(container).ok_or_else(|| {
-        Error::new(Kind::Config, format!("which engine the image {} holds is not known", container.config.image))
-    })?;
-    let (user, password) = credentials(container, engine)?;
+    let unknown =
+        || Error::new(Kind::Config, format!("which engine the image {} holds is not known", container.config.image));
+    let engine = image::engine(container).ok_or_else(unknown)?;
+    let (image, scheme) = engine.image.zip(engine.schemes.first()).ok_or_else(unknown)?;
+    let inside = container.inside();
+    let (user, password) = (image.credentials)(&inside)?;
     let user = user.map(|user| format!("{}@", encode(&user))).unwrap_or_default();
-    let port = port(container, engine);
-    let database = encode(&database(container, engine, name));
-    let (scheme, path) = match engine {
-        "redis" => ("redis", "0".to_owned()),
-        "mongodb" if password.is_some() => ("mongodb", format!("{database}?authSource=admin")),
-        _ => (engine, database),
-    };
+    let (port, path) = (inside.port(&image.port), (image.path)(&inside, name));
     Ok(Found { engine, url: Secret::new(format!("{scheme}://{user}127.0.0.1:{port}/{path}")), password })
-}
-
-fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-/// The first of these variables, itself or as a file.
-fn secret(container: &Container, names: &[&str]) -> Option<Password> {
-    names.iter().find_map(|name| {
-        let file = || container.var(&format!("{name}_FILE")).map(|path| Password::File(path.to_owned()));
-        container.var(name).map(|text| Password::Text(Secret::new(text))).or_else(file)
-    })
-}
-
-fn text<'c>(container: &'c Container, names: &[&str]) -> Option<&'c str> {
-    names.iter().find_map(|name| container.var(name))
-}
-
-fn credentials(container: &Container, engine: &str) -> Result<(Option<String>, Option<Password>)> {
-    let user = |names: &[&str], default: &str| Some(text(container, names).unwrap_or(default).to_owned());
-    Ok(match engine {
-        "postgres" => (
-            user(&["POSTGRES_USER", "POSTGRESQL_USERNAME", "POSTGRESQL_USER"], "postgres"),
-            secret(container, &["POSTGRES_PASSWORD", "POSTGRESQL_PASSWORD"]),
-        ),
-        "mysql" => mysql(container)?,
-        "redis" => (None, requirepass(container).or_else(|| secret(container, &["REDIS_PASSWORD", "VALKEY_PASSWORD"]))),
-        _ => {
-            let password = secret(container, &["MONGO_INITDB_ROOT_PASSWORD", "MONGODB_ROOT_PASSWORD"]);
-            let names = ["MONGO_INITDB_ROOT_USERNAME", "MONGODB_INITDB_ROOT_USERNAME", "MONGODB_ROOT_USER"];
-            (password.as_ref().and_then(|_| user(&names, "root")), password)
-        }
-    })
-}
-
-/// Root sees all that a dump needs, so it goes before the user of the application.
-fn mysql(container: &Container) -> Result<(Option<String>, Option<Password>)> {
-    let root = secret(container, &["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"]);
-    let empty = ["MARIADB_ALLOW_EMPTY_ROOT_PASSWORD", "MYSQL_ALLOW_EMPTY_PASSWORD", "ALLOW_EMPTY_PASSWORD"];
-    if root.is_some() || text(container, &empty).is_some() {
-        let user = text(container, &["MARIADB_ROOT_USER", "MYSQL_ROOT_USER"]).unwrap_or("root");
-        return Ok((Some(user.to_owned()), root));
-    }
-    let user = text(container, &["MARIADB_USER", "MYSQL_USER"]).map(str::to_owned);
-    let password = secret(container, &["MARIADB_PASSWORD", "MYSQL_PASSWORD"]);
-    match (user, password) {
-        (Some(user), Some(password)) => Ok((Some(user), Some(password))),
-        _ => Err(Error::new(Kind::Config, "its environment names neither the password of root nor a user with one")),
-    }
-}
-
-/// The password on the server's command line, which may name a variable.
-fn requirepass(container: &Container) -> Option<Password> {
-    let value = option(container, &["--requirepass"])?;
-    let value = value.trim_matches(['"', '\'']);
-    let name = value.strip_prefix('$').map(|name| name.trim_matches(['{', '}']));
-    match name {
-        Some(name) => secret(container, &[name]),
-        None => Some(value).filter(|value| !value.is_empty()).map(|value| Password::Text(Secret::new(value))),
-    }
-}
-
-/// The database's name. Where the images' variables don't say it, it is Voxeltron's own.
-fn database(container: &Container, engine: &str, name: &str) -> String {
-    let said = match engine {
-        // The image makes one of the user's name.
-        "postgres" => text(container, &["POSTGRES_DB", "POSTGRESQL_DATABASE", "POSTGRES_USER"]),
-        "mysql" => text(container, &["MARIADB_DATABASE", "MYSQL_DATABASE"]),
-        _ => text(container, &["MONGO_INITDB_DATABASE", "MONGODB_DATABASE"]),
-    };
-    said.unwrap_or(name).to_owned()
-}
-
-/// The port that the server listens on, inside.
-fn port(container: &Container, engine: &str) -> u16 {
-    let (options, vars, default): (&[&str], &[&str], u16) = match engine {
-        "postgres" => (&["-p", "--port", "port"], &["PGPORT", "POSTGRESQL_PORT_NUMBER"], 5432),
-        "mysql" => (&["-P", "--port"], &["MYSQL_TCP_PORT", "MARIADB_PORT_NUMBER", "MYSQL_PORT_NUMBER"], 3306),
-        "redis" => (&["--port"], &["REDIS_PORT_NUMBER", "VALKEY_PORT_NUMBER"], 6379),
-        _ => (&["--port"], &["MONGODB_PORT_NUMBER"], 27017),
-    };
-    let given = option(container, options).and_then(|port| port.parse().ok());
-    given.or_else(|| text(container, vars).and_then(|port| port.parse().ok())).unwrap_or(default)
-}
-
-/// The value of an option on the server's command line.
-fn option<'c>(container: &'c Container, names: &[&str]) -> Option<&'c str> {
-    let words = container.words();
-    let joined = words.iter().find_map(|word| {
-        let (name, value) = word.split_once('=')?;
-        names.contains(&name).then_some(value)
-    });
-    let apart = words.windows(2).find_map(|pair| match pair {
-        [name, value] if names.contains(name) => Some(*value),
-        _ => None,
-    });
-    joined.or(apart)
 }
 
 #[cfg(test)]
@@ -229,7 +120,7 @@ mod tests {
         let mongo = ["MONGO_MAJOR=8.0", "MONGO_INITDB_ROOT_USERNAME=r", "MONGO_INITDB_ROOT_PASSWORD=p"];
         is("mongo:8", &mongo, &["mongod"], "mongodb://r@127.0.0.1:27017/mydb?authSource=admin", "p");
         is("mongo:8", &["MONGO_INITDB_DATABASE=d"], &["mongod"], "mongodb://127.0.0.1:27017/d", "none");
-        assert_eq!(of(&container("ghcr.io/ferretdb/ferretdb:2", &[], &[]), "x").unwrap().engine, "mongodb");
+        assert_eq!(of(&container("ghcr.io/ferretdb/ferretdb:2", &[], &[]), "x").unwrap().engine.name, "mongodb");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Engines: what to run for a dump, what a whole dump looks like, and how a dump comes back. Flows in: a database's
-//! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one file and one
-//! line in [`REGISTRY`].
+//! settings. Flows out: a dump as a `Read`, findings about it, a restored database. A new engine is one folder (or file)
+//! here, declared below, and its `KIND` in [`REGISTRY`].
 
 pub mod checks;
+pub mod image;
 pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
@@ -53,6 +54,8 @@ pub struct EngineKind {
     pub ending: &'static str,
     /// The schemes of a URL that means it.
     pub schemes: &'static [&'static str],
+    /// What its servers' containers look like, if it has servers.
+    pub image: Option<image::Image>,
     /// What is counted in its dumps, in words: `2 tables, 3001 rows`.
     pub summary: fn(&Counts) -> String,
     /// A fresh inspector of its dumps.

@@ -4,8 +4,8 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`bson`] and [`archive`] read a dump, [`server`] is what is asked, [`restore`] is the way back,
-//! [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the shell does for them
-//! stands in `ask.js`.
+//! [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the
+//! shell does for them stands in `ask.js`; [`image`] is what its containers look like.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -26,6 +26,7 @@ pub mod args;
 pub mod bson;
 pub mod compare;
 pub mod exchange;
+pub mod image;
 pub mod reasons;
 pub mod restore;
 pub mod server;
@@ -40,6 +41,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "mongodb",
     ending: "archive",
     schemes: &["mongodb", "mongodb+srv"],
+    image: Some(image::IMAGE),
     summary,
     inspector: || Box::<Archive>::default(),
     open,

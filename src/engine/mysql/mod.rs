@@ -5,7 +5,8 @@
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
 //! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
-//! part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away.
+//! part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away, [`image`]
+//! what its containers look like.
 
 use std::io::Read;
 
@@ -20,6 +21,7 @@ use crate::process;
 
 pub mod args;
 pub mod code;
+pub mod image;
 pub mod leftovers;
 pub mod lexer;
 pub mod names;
@@ -41,6 +43,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "mysql",
     ending: "sql",
     schemes: &["mysql", "mariadb"],
+    image: Some(image::IMAGE),
     summary: crate::engine::summary_of_tables,
     inspector: || Box::<script::Script>::default(),
     open,

@@ -7,7 +7,8 @@
 //! leaves there, [`alive`] how others see that it lives, [`leftovers`] what killed ones have left and
 //! [`unmarked`] what a cut connection has left without a mark, [`compare`] whether all
 //! of it is there, [`exchange`] how it takes its place, [`swap`] its SQL, [`keep`] what becomes of the database that was
-//! there before; [`rights`] is what a dump takes, [`transaction`] is the way without a scratch, [`spool`] a backup in a file.
+//! there before; [`rights`] is what a dump takes, [`transaction`] is the way without a scratch, [`spool`] a backup in a file,
+//! [`image`] what its containers look like.
 
 use std::io::Read;
 
@@ -25,6 +26,7 @@ pub mod archive;
 pub mod args;
 pub mod compare;
 pub mod exchange;
+pub mod image;
 pub mod keep;
 pub mod leftovers;
 pub mod reasons;
@@ -44,6 +46,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "postgres",
     ending: "pgdump",
     schemes: &["postgres", "postgresql"],
+    image: Some(image::IMAGE),
     summary: crate::engine::summary_of_tables,
     inspector: || Box::<archive::Archive>::default(),
     open,

@@ -6,7 +6,7 @@
 //! last words mean, [`rdb`] reads a dump as it passes, [`stream`] cuts off what is not part of it, [`server`] is what is
 //! asked. [`restore`] is the way back: [`spool`] checks the whole backup first, [`replicate`] lets the server follow [`feed`]
 //! with [`settings`] changed for that time, [`keys`] does it key by key where that is not possible ([`marks`] tell what is not live),
-//! [`drill`] starts a server to practise on.
+//! [`drill`] starts a server to practise on, [`image`] is what its containers look like.
 
 use std::io::Read;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::process;
 pub mod args;
 pub mod drill;
 pub mod feed;
+pub mod image;
 pub mod keys;
 pub mod marks;
 pub mod rdb;
@@ -43,6 +44,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "redis",
     ending: "rdb",
     schemes: url::SCHEMES,
+    image: Some(image::IMAGE),
     summary: rdb::inspector::summary,
     inspector: || Box::<rdb::inspector::Look>::default(),
     open,

@@ -33,6 +33,7 @@ pub const KIND: EngineKind = EngineKind {
     name: "sqlite",
     ending: "sqlite",
     schemes: &["sqlite"],
+    image: None,
     summary: crate::engine::summary_of_tables,
     inspector: image::inspector,
     open: |settings| Ok(Box::new(Sqlite::new(&settings)?)),

@@ -195,11 +195,7 @@ impl Read for Body {
                 None => return Ok(0),
             }
         }
-        let rest = self.block.get(self.taken..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
-            to.copy_from_slice(from);
-        }
+        let count = self.block.get(self.taken..).unwrap_or_default().read(buffer)?;
         self.taken += count;
         Ok(count)
     }
