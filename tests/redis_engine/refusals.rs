@@ -16,10 +16,12 @@ use crate::support::{
 on!(
     redis7 Redis7: errors_name_what_is_wrong, missing_rights_are_named_with_the_statement, a_replica_is_told_and_not_restored,
         clusters_are_refused, too_few_databases_or_too_little_memory, a_dump_tool_that_dies_is_an_error_of_the_stream,
-        what_a_dead_restore_left_is_told_and_cleared, over_tls, a_backup_with_the_wrong_keys_is_caught;
+        what_a_dead_restore_left_is_told_and_cleared, scripts_that_are_closed_are_told_before_anything_is_loaded,
+        what_is_only_to_be_cleared_away_is_no_failure, over_tls, a_backup_with_the_wrong_keys_is_caught;
     valkey8 Valkey8: errors_name_what_is_wrong, missing_rights_are_named_with_the_statement, a_replica_is_told_and_not_restored,
         clusters_are_refused, too_few_databases_or_too_little_memory, a_dump_tool_that_dies_is_an_error_of_the_stream,
-        what_a_dead_restore_left_is_told_and_cleared, over_tls, a_backup_with_the_wrong_keys_is_caught;
+        what_a_dead_restore_left_is_told_and_cleared, scripts_that_are_closed_are_told_before_anything_is_loaded,
+        what_is_only_to_be_cleared_away_is_no_failure, over_tls, a_backup_with_the_wrong_keys_is_caught;
 );
 
 fn probe(engine: &dyn Engine) -> Result<voxeltron_backup::engine::Probe, Error> {
@@ -226,6 +228,61 @@ fn what_a_dead_restore_left_is_told_and_cleared(which: Which) {
     restore(server.unfollowing().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
     assert_eq!(server.cli(&["-n", "60", "DBSIZE"]), "0");
     assert_eq!(probe(server.engine().as_ref()).unwrap().warnings, Vec::<String>::new());
+}
+
+/// Without a script a transaction would not be stopped when a mark has gone.
+fn scripts_that_are_closed_are_told_before_anything_is_loaded(which: Which) {
+    let server = Server::new(which);
+    let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
+    server.cli(&["SET", "later", "1"]);
+    let refused = |server: &Server, engine: &dyn Engine, expected: &Counts| {
+        let error = fails_and_changes_nothing(server, engine, cursor(&bytes), expected);
+        assert!(error.message.contains("looks by a script (EVAL)"), "{error:?}");
+        hint(&error).to_owned()
+    };
+    for (closed, mend) in [("-eval", "+eval"), ("-@scripting", "+eval"), ("-watch", "+watch")] {
+        let engine = server.unfollowing();
+        server.cli(&["ACL", "SETUSER", "keys", closed]);
+        server.cli(&["CONFIG", "RESETSTAT"]);
+        assert_eq!(refused(&server, engine.as_ref(), &findings.counts), format!("ACL SETUSER keys {mend}"));
+        let heard = server.cli(&["INFO", "commandstats"]);
+        for command in ["restore", "set:", "swapdb", "flush"] {
+            assert!(!heard.contains(&format!("cmdstat_{command}")), "{closed}: {heard}");
+        }
+    }
+    // Beside it, too.
+    server.cli(&["-n", "3", "FLUSHDB"]);
+    server.cli(&["DEL", "later"]);
+    let (one, counts) = dump(server.engine().as_ref()).unwrap();
+    let engine = server.unfollowing();
+    server.cli(&["ACL", "SETUSER", "keys", "-eval"]);
+    let before = server.digest();
+    let error = restore(engine.as_ref(), cursor(&one), Destination::Into("9".into()), &counts.counts).unwrap_err();
+    assert_eq!((hint(&error), server.digest()), ("ACL SETUSER keys +eval", before));
+
+    let server = Server::with(which, "rename-command EVAL \"\"");
+    server.small();
+    let said = refused(&server, server.unfollowing().as_ref(), &findings.counts);
+    assert!(said.contains("rename-command") && said.contains("restore by file"), "{said}");
+}
+
+/// The new data is live, whatever becomes of the old.
+fn what_is_only_to_be_cleared_away_is_no_failure(which: Which) {
+    let server = Server::new(which);
+    let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
+    let before = server.digest();
+    server.cli(&["SET", "later", "1"]);
+    let engine = server.unfollowing();
+    server.cli(&["ACL", "SETUSER", "keys", "-flushdb"]);
+    let restored = restore(engine.as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    let told =
+        restored.notes.iter().any(|note| note.contains("still hold what was live before") && note.contains("flushdb"));
+    assert!(told, "{restored:?}");
+    assert_eq!((restored.counts, server.cli(&["EXISTS", "later"]).as_str()), (findings.counts.clone(), "0"));
+    // The next one clears it.
+    let engine = server.unfollowing();
+    let restored = restore(engine.as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!((restored.notes.len(), server.digest()), (1, before));
 }
 
 fn over_tls(which: Which) {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
-use super::marks::{MARKER, Marks, clear, is_gone, left};
+use super::marks::{MARKER, Marks, can_look, clear, is_gone, left};
 use super::rdb::inspector::Keys;
 use super::rdb::{CRC64, Event, Key};
 use super::reasons::{by_file, is_cut};
@@ -111,11 +111,12 @@ impl Load<'_> {
         error
     }
 
-    /// In the place of the live data.
+    /// In the place of the live data. Says what was left to the next restore, if something was.
     ///
     /// # Errors
     /// [`Kind::Tool`]; the live data is then as it was.
-    pub fn in_place(&self, facts: &Facts) -> Result<()> {
+    pub fn in_place(&self, facts: &Facts) -> Result<Option<String>> {
+        can_look(self.tools, self.client, self.cx)?;
         let left = left(self.tools, self.client, facts, self.cx)?;
         clear(self.tools, self.client, &left, self.cx)?;
         let live: BTreeSet<u64> = facts.keys.keys().filter(|number| !left.contains_key(number)).copied().collect();
@@ -137,7 +138,11 @@ impl Load<'_> {
         let cx = for_cleanup(self.cx, super::CLEANUP);
         self.swap(&pairs, facts, &cx)?;
         let marks = self.marks(&free, OLD);
-        patiently(&cx, is_cut, || clear(self.tools, self.client, &marks, &cx))
+        let cleared = patiently(&cx, is_cut, || clear(self.tools, self.client, &marks, &cx));
+        // All of the new data is live by now: that is no failure.
+        Ok(cleared.err().map(|error| {
+            format!("databases {free:?} still hold what was live before: {error}; the next restore empties them")
+        }))
     }
 
     /// Into one database that is empty.
@@ -145,6 +150,7 @@ impl Load<'_> {
     /// # Errors
     /// [`Kind::Tool`]; the database is then empty again.
     pub fn into_one(&self, number: u64, facts: &Facts) -> Result<()> {
+        can_look(self.tools, self.client, self.cx)?;
         let left = left(self.tools, self.client, facts, self.cx)?;
         clear(self.tools, self.client, &left, self.cx)?;
         let fail = |message: String, hint: &str| Err(Error::new(Kind::Tool, message).hint(hint));

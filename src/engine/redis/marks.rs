@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::reasons::{by_file, is_cut};
 use super::server::Facts;
 use super::tools::{Command, Tool, Tools, command, strings};
 use crate::engine::Cx;
@@ -30,6 +31,27 @@ pub fn looks(marks: &Marks) -> Vec<Command> {
         [command(["SELECT", &number.to_string()]), command(["WATCH", MARKER, VOID]), command(script)]
     };
     marks.iter().flat_map(look).collect()
+}
+
+/// Looks whether a look can be had. Where scripts are closed it fails before the transaction begins, and so stops none.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] with the mend when it can't, or when the server can't be asked.
+pub fn can_look(tools: &Tools, client: &Tool, cx: &Cx) -> Result<()> {
+    let needed = [command(["EVAL", "return 1", "0"]), command(["WATCH", MARKER, VOID])];
+    let Err(error) = tools.ask_all(client, &needed, cx) else { return Ok(()) };
+    if error.is_stopped() || is_cut(&error) {
+        return Err(error);
+    }
+    let hint = match &error.hint {
+        Some(grant) => grant.clone(),
+        None => format!(
+            "open EVAL and WATCH (a line `rename-command` of its configuration closes them?); or {}",
+            by_file(tools)
+        ),
+    };
+    let why = "a restore key by key looks by a script (EVAL), and by WATCH, that nobody clears what it loads, and here it may not";
+    Err(error.while_doing(why).hint(hint))
 }
 
 /// Databases that a restore has left: those with our mark, and what it says.

@@ -69,7 +69,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     }
     request.keep.as_ref().map_or(Ok(()), Keep::take)?;
     notes.extend(in_place(&load, &facts, &mut changed, request.keep.is_some())?);
-    let (found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
+    let (mut found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
+    // What was live before, and could not be cleared away, is no part of it.
+    found.retain(|number, _| spool.contents.keys.contains_key(number));
     Ok(Restored { counts: counts(&found, functions), notes })
 }
 
@@ -181,7 +183,7 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: boo
             cx.report.detail(&format!("not by replication: {error}; key by key"));
             memory(tools, spool, facts, false)?;
             cx.begins(Step::Swap, "loading key by key into free databases, and exchanging all of them at once");
-            load.in_place(facts)?;
+            notes.extend(load.in_place(facts)?);
             notes.push(format!("restored key by key, not by replication: {error}"));
         }
         Err(Failure::Failed(error)) => return Err(tools.explain(error)),
