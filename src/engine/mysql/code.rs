@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::own;
 use super::sql::{Word, ident, words};
 use crate::error::{Error, Kind, Result};
 
@@ -57,6 +58,9 @@ pub struct Made {
     text: String,
     /// Where a trigger's table stands in it.
     span: (usize, usize),
+    /// Where a view's own schema is to stand in it: it does not, so that it can be made in any.
+    #[serde(default)]
+    own: Vec<usize>,
 }
 
 impl Made {
@@ -98,6 +102,7 @@ impl Made {
             charset: item.charset.clone(),
             text: crate::format::hex(&item.text),
             span: (0, 0),
+            own: Vec::new(),
         };
         if item.code == Code::Trigger {
             let on = words.iter().skip(end).position(|word| word.is("ON")).ok_or_else(wrong)?;
@@ -108,11 +113,16 @@ impl Made {
         Ok(made)
     }
 
-    /// The statements that make it in the schema they run in; a trigger on `table`, if that is another one.
-    pub fn script(&self, table: Option<&str>) -> Vec<u8> {
+    /// The statements that make it in `schema`, which they run in; a trigger on `table`, if that is another one.
+    pub fn script(&self, schema: &str, table: Option<&str>) -> Vec<u8> {
         let mut text = unhex(&self.text);
         if let Some(table) = table.filter(|_| self.what == "trigger") {
             text.splice(self.span.0..self.span.1.min(text.len()), format!("{} ", ident(table)).into_bytes());
+        }
+        let own = format!("{}.", ident(schema)).into_bytes();
+        for at in self.own.iter().rev() {
+            let at = (*at).min(text.len());
+            text.splice(at..at, own.iter().copied());
         }
         let mut script = b"SET NAMES utf8mb4;\nSET sql_mode = 'NO_AUTO_VALUE_ON_ZERO';\n".to_vec();
         for setting in &self.settings {
@@ -124,14 +134,21 @@ impl Made {
         script
     }
 
-    /// A view without the name of the schema that it was dumped from. MariaDB leaves it in where a view's definer is not
-    /// there, and then it could be made in that schema alone.
+    /// A view that can be made in any schema, out of one that was dumped from `schema`.
     #[must_use]
     pub fn out_of(self, schema: &str) -> Self {
         if self.what != "view" {
             return self;
         }
-        Self { text: crate::format::hex(&without(&unhex(&self.text), schema)), ..self }
+        let text = unhex(&self.text);
+        let (mut kept, mut own, mut at) = (Vec::with_capacity(text.len()), Vec::new(), 0);
+        for (from, to) in own::places(&text, schema) {
+            kept.extend_from_slice(text.get(at..from).unwrap_or_default());
+            own.push(kept.len());
+            at = to;
+        }
+        kept.extend_from_slice(text.get(at..).unwrap_or_default());
+        Self { text: crate::format::hex(&kept), own, ..self }
     }
 
     /// Whether its text speaks of `name` in backticks.
@@ -139,37 +156,6 @@ impl Made {
         let name = ident(name).into_bytes();
         unhex(&self.text).windows(name.len()).any(|window| window == name)
     }
-}
-
-/// A text without this schema before names; texts within it stay as they are.
-fn without(text: &[u8], schema: &str) -> Vec<u8> {
-    let prefix = [ident(schema).as_bytes(), b"."].concat();
-    let (mut kept, mut at) = (Vec::with_capacity(text.len()), 0);
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        if rest.starts_with(&prefix) {
-            at += prefix.len();
-            continue;
-        }
-        let length = quoted_length(rest);
-        kept.extend_from_slice(rest.get(..length).unwrap_or(rest));
-        at += length;
-    }
-    kept
-}
-
-/// How many bytes the name or the text has that begins here; one, if none does.
-fn quoted_length(rest: &[u8]) -> usize {
-    let Some(quote) = rest.first().filter(|byte| b"`'\"".contains(byte)) else { return 1 };
-    let mut at = 1;
-    while let Some(byte) = rest.get(at) {
-        at += match byte {
-            byte if byte == quote && rest.get(at + 1) == Some(quote) => 2,
-            byte if byte == quote => return at + 1,
-            b'\\' if *quote != b'`' => 2,
-            _ => 1,
-        };
-    }
-    rest.len()
 }
 
 /// A name that may have its schema before it: the name, the place after it, and the bytes of both.
@@ -223,7 +209,7 @@ pub fn script<'a>(
             script.extend(alter(one.charset.as_deref().unwrap_or(charset)));
         }
         now = one.charset.as_deref();
-        script.extend(one.script(on(one).as_deref()));
+        script.extend(one.script(schema, on(one).as_deref()));
     }
     if now.is_some_and(|now| now != charset) {
         script.extend(alter(charset));
@@ -240,12 +226,16 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_taken_out_of_names_alone() {
-        let text =
-            br#"select `s`.`t`.`a``s`.`x`, 's' AS `s`, '`s`.\'`s`.' , "`s`.", `as`.`b`, '``s`.' from `s`.`t` -- `s`"#;
-        let left = br#"select `t`.`a``s`.`x`, 's' AS `s`, '`s`.\'`s`.' , "`s`.", `as`.`b`, '``s`.' from `t` -- `s`"#;
-        assert_eq!(String::from_utf8_lossy(&without(text, "s")), String::from_utf8_lossy(left));
-        assert_eq!(without(b"`a``b`.`c`, `b`.`c`, 'x", "a`b"), b"`c`, `b`.`c`, 'x");
+    fn a_view_names_the_schema_that_it_is_made_in() {
+        let view = |schema: &str| {
+            format!("CREATE VIEW `v` AS select `s`.`x` AS `x`,{schema}`s`.`y` AS `y` from {schema}`s` join `o`.`t` `s`")
+        };
+        let made = item(Code::View, &view("`s`."));
+        let made = made.out_of("s");
+        // Kept with the swap, and read again.
+        let made: Made = serde_json::from_str(&serde_json::to_string(&made).unwrap()).unwrap();
+        let script = String::from_utf8(made.script("n`1", None)).unwrap();
+        assert!(script.contains(&view("`n``1`.")), "{script}");
     }
 
     #[test]
@@ -257,7 +247,7 @@ mod tests {
         ] {
             let made = item(Code::Trigger, text);
             assert_eq!((made.name.as_str(), made.table.as_str()), ("t", "x y"), "{text}");
-            let script = String::from_utf8(made.script(Some("n`1"))).unwrap();
+            let script = String::from_utf8(made.script("s", Some("n`1"))).unwrap();
             assert!(
                 script.to_lowercase().replace("on`", "on `").contains("on `n``1`  for")
                     || script.contains("`n``1` FOR"),

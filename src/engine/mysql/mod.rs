@@ -4,9 +4,9 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
-//! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
-//! part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away, [`image`]
-//! what its containers look like.
+//! routines, triggers and events, [`own`] finds a view's own schema in its text, [`server`] is what is asked, [`restore`] is
+//! the way back, [`swap`] its last part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it
+//! leaves and clears away, [`image`] what its containers look like.
 
 use std::io::Read;
 
@@ -25,6 +25,7 @@ pub mod image;
 pub mod leftovers;
 pub mod lexer;
 pub mod names;
+pub mod own;
 pub mod reasons;
 pub mod restore;
 pub mod script;

@@ -337,11 +337,7 @@ impl<'a> Restore<'a> {
             run(code::script(record.of(what), &scratch, &record.charset, &on))
                 .map_err(|error| error.while_doing(format!("can't make the dump's {of}")))?;
         }
-        // One that names another schema, too, names the real one, whose tables may be gone: then it is tried at its place.
-        let elsewhere = |view: &Made, number: u32| {
-            let absent = number == reasons::NO_SUCH_TABLE && view.speaks_of(&self.names.target);
-            absent || RIGHTS_ELSEWHERE.contains(&number)
-        };
+        let elsewhere = |number: u32| RIGHTS_ELSEWHERE.contains(&number);
         let views = record.of("view").cloned().collect();
         swap::make_views(self.tools, &self.client, (&scratch, &record.charset), views, self.cx, &elsewhere)?;
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;

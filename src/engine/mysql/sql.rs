@@ -77,7 +77,11 @@ fn unquote(rest: &[u8], quote: u8) -> (Vec<u8>, usize) {
     let mut name = Vec::new();
     let mut bytes = rest.iter().enumerate().skip(1).peekable();
     while let Some((at, &byte)) = bytes.next() {
-        if byte != quote {
+        if byte == b'\\' && quote == b'\'' {
+            // In a text a quote may follow that does not end it.
+            name.push(byte);
+            name.extend(bytes.next().map(|(_, &next)| next));
+        } else if byte != quote {
             name.push(byte);
         } else if bytes.next_if(|(_, next)| **next == quote).is_some() {
             name.push(quote);
@@ -126,5 +130,8 @@ mod tests {
         let text = b"/*!50003 CREATE*/ /*!50017 DEFINER=`ro``ot`@`%`*/ /*!50003 trigger /* x */ t-- y\n on";
         let words: Vec<_> = words(text, 20).iter().map(|w| String::from_utf8_lossy(&w.text).into_owned()).collect();
         assert_eq!(words, ["CREATE", "DEFINER", "=", "ro`ot", "@", "%", "trigger", "t", "on"]);
+        let words = super::words(br"'it\'s \\', `a\`,'b' 'c''d'", 20);
+        let words: Vec<_> = words.iter().map(|w| String::from_utf8_lossy(&w.text).into_owned()).collect();
+        assert_eq!(words, [r"it\'s \\", ",", r"a\", ",", "b", "c'd"]);
     }
 }

@@ -323,9 +323,7 @@ impl<'a> Swap<'a> {
         sql.extend(self.drop_views(&live));
         self.run(&sql)?;
         let views = self.record.of("view").filter(|view| !self.same.contains(&view.name)).cloned().collect();
-        make_views(self.tools, self.client, (&self.names.target, &self.record.charset), views, &self.cx, &|_, _| {
-            false
-        })?;
+        make_views(self.tools, self.client, (&self.names.target, &self.record.charset), views, &self.cx, &|_| false)?;
         let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
         self.run(&events)?;
         // Without this word a backup would be refused for as long as the record stands.
@@ -407,7 +405,7 @@ pub fn make_views(
     (schema, charset): (&str, &str),
     views: Vec<Made>,
     cx: &Cx,
-    excused: &dyn Fn(&Made, u32) -> bool,
+    excused: &dyn Fn(u32) -> bool,
 ) -> Result<()> {
     let mut views = code::in_order(views);
     let script = |views: &[Made]| code::script(views, schema, charset, &|_| None);
@@ -439,12 +437,12 @@ pub fn make_views(
 }
 
 /// Where the first of the views is whose failure is neither excused nor due to one that is.
-fn first_not_excused(failed: &[(Made, Error)], excused: &dyn Fn(&Made, u32) -> bool) -> Option<usize> {
+fn first_not_excused(failed: &[(Made, Error)], excused: &dyn Fn(u32) -> bool) -> Option<usize> {
     let mut names: Vec<&str> = Vec::new();
     loop {
         let is_excused = |view: &Made, error: &Error| {
             let number = reasons::number(error);
-            number.is_some_and(|number| excused(view, number))
+            number.is_some_and(excused)
                 || (number == Some(reasons::NO_SUCH_TABLE) && names.iter().any(|name| view.speaks_of(name)))
         };
         let (good, bad): (Vec<_>, Vec<_>) =
