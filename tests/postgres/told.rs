@@ -104,6 +104,34 @@ fn rights_are_those_of_the_role_that_dumps_and_what_is_left_out_needs_none() {
 }
 
 #[test]
+fn rows_that_are_hidden_and_left_out_need_no_right() {
+    let db = Database::small("hidden");
+    db.sql(
+        "CREATE TABLE audit (i int); INSERT INTO audit VALUES (1); ALTER TABLE audit ENABLE ROW LEVEL SECURITY;
+         CREATE UNLOGGED TABLE fast (i int); ALTER TABLE fast ENABLE ROW LEVEL SECURITY",
+    );
+    let poor = Role::new(&db, "hidden");
+    db.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", ident(&poor.1)));
+    let with = |args: &[&str]| {
+        let dump_args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        open(Settings { dump_args, ..poor.settings() })
+    };
+    let error = with(&[]).probe(&cx()).expect_err("they are hidden");
+    assert!(
+        error.message.ends_with("the rows that the row-level security of public.audit hides and 1 more"),
+        "{error:?}"
+    );
+    // What pg_dump can make is not refused.
+    let engine = with(&["--exclude-table-data=audit", "--no-unlogged-table-data"]);
+    engine.probe(&cx()).unwrap();
+    let (_, findings) = dump(engine.as_ref()).unwrap();
+    let has = |table: &str| findings.counts.contains_key(table);
+    assert_eq!((has("public.audit"), has("public.fast"), has("public.a")), (false, false, true), "{findings:?}");
+    // What it can't make, it says itself.
+    dump(with(&["--exclude-table-data=audit"]).as_ref()).expect_err("the rows of another are hidden");
+}
+
+#[test]
 fn an_empty_database_is_told() {
     let db = Database::empty("empty");
     let told = || db.engine().probe(&cx()).unwrap().warnings;
