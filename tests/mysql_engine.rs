@@ -34,9 +34,10 @@ mod told;
 use alike::names_that_schema_and_table_share_are_told_apart;
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
 use told::{
-    a_dump_of_a_newer_server_is_refused, a_limit_on_time_does_not_count,
+    a_dump_of_a_newer_server_is_refused, a_limit_on_time_does_not_count, a_look_at_what_was_left_can_be_ended,
     a_part_of_a_database_never_takes_the_place_of_the_whole, a_role_gives_what_it_gives_while_it_is_active,
-    an_empty_database_and_a_replica_are_told, what_is_only_to_be_dropped_stops_no_backup,
+    a_schema_that_is_whole_is_dumped_whatever_was_not_said, an_empty_database_and_a_replica_are_told,
+    what_is_only_to_be_dropped_stops_no_backup,
 };
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -373,6 +374,8 @@ on_both!(
     a_dump_of_a_newer_server_is_refused,
     a_limit_on_time_does_not_count,
     what_is_only_to_be_dropped_stops_no_backup,
+    a_schema_that_is_whole_is_dumped_whatever_was_not_said,
+    a_look_at_what_was_left_can_be_ended,
     names_that_schema_and_table_share_are_told_apart,
 );
 
@@ -965,7 +968,9 @@ fn a_swap_left_half_way_is_finished(server: Server) {
             (Ok(_), _) => panic!("kept {keep}: no table was dumped"),
             (Err(error), shown) => {
                 assert!(error.message.contains("not all of it is there"), "{error:?}");
-                assert_eq!(error.hint.as_deref(), Some("restore mydb again: it finishes that one first"));
+                let mend = error.hint.unwrap();
+                assert!(mend.starts_with("restore mydb again: it finishes that one first"), "{mend}");
+                assert_eq!(mend.contains("; DROP DATABASE `"), shown == "2", "kept {keep}: {mend}");
                 assert!(shown == "0" || db.all() != changed, "kept {keep}: nothing has changed yet");
                 refused[usize::from(shown == "2")] += 1;
             }

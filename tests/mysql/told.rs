@@ -179,10 +179,8 @@ pub fn a_limit_on_time_does_not_count(server: Server) {
     engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &cx()).unwrap();
 }
 
-/// All of it stands, and only what it replaced is still there.
-pub fn what_is_only_to_be_dropped_stops_no_backup(server: Server) {
-    let db = Database::small(server, "dropped", true);
-    let (bytes, findings) = db.backup();
+/// A client that drops nothing of what a restore has replaced.
+fn that_drops_nothing(db: &Database) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let name = if db.server.maria { "mariadb" } else { "mysql" };
     let real = db.server.tools.as_ref().map_or("mysql".to_owned(), |folder| folder.join("mysql").display().to_string());
@@ -196,6 +194,14 @@ pub fn what_is_only_to_be_dropped_stops_no_backup(server: Server) {
              {{ printf '%s\\n' \"$a\" \"$b\" \"$c\" \"$d\"; cat; }} | {real} \"$@\""
         ),
     );
+    folder
+}
+
+/// All of it stands, and only what it replaced is still there.
+pub fn what_is_only_to_be_dropped_stops_no_backup(server: Server) {
+    let db = Database::small(server, "dropped", true);
+    let (bytes, findings) = db.backup();
+    let folder = that_drops_nothing(&db);
     db.sql("INSERT INTO b VALUES (4)");
     let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
     let restored = restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
@@ -205,4 +211,77 @@ pub fn what_is_only_to_be_dropped_stops_no_backup(server: Server) {
     assert_eq!(db.engine().probe(&cx()).unwrap().warnings.len(), 1);
     restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
     db.assert_nothing_left();
+}
+
+/// A restore that has left what it replaced, and came to nothing before its last word; gives its number.
+fn left_without_a_word(db: &Database) -> String {
+    let (bytes, findings) = db.backup();
+    let folder = that_drops_nothing(db);
+    let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
+    restore(engine.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    let left = db.server.leftovers(&db.name);
+    let scratch = left.iter().find(|name| name.contains("__restoring_")).unwrap();
+    let hex = scratch.rsplit_once('_').unwrap().1.to_owned();
+    db.server.admin(&format!("ALTER TABLE {}.__vx_swap_{hex} COMMENT = ''", ident(scratch)));
+    hex
+}
+
+pub fn a_schema_that_is_whole_is_dumped_whatever_was_not_said(server: Server) {
+    let code = [
+        ("DROP VIEW v", "CREATE VIEW v AS SELECT f(i) AS i FROM b"),
+        ("DROP TRIGGER tr", "CREATE TRIGGER tr BEFORE INSERT ON b FOR EACH ROW SET NEW.i = 1"),
+        ("DROP FUNCTION f", "CREATE FUNCTION f(x INT) RETURNS INT DETERMINISTIC RETURN x"),
+    ];
+    let db = Database::small(server, "unsaid", false);
+    db.sql(&code.iter().rev().map(|(_, make)| format!("{make};")).collect::<String>());
+    left_without_a_word(&db);
+    let dumped = || dump(db.engine().as_ref()).map_err(|error| error.message);
+    dumped().unwrap();
+    for (drop, make) in code {
+        db.sql(drop);
+        assert!(dumped().unwrap_err().contains("not all of it is there"), "{drop}");
+        db.sql(make);
+        dumped().unwrap();
+    }
+    // Whether an event is the old one can't be seen. Who sees it is told what to do.
+    db.sql("CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DO DELETE FROM b WHERE i > 100");
+    let error = dump(db.engine().as_ref()).expect_err("there is an event");
+    let mend = error.hint.unwrap();
+    db.server.admin(mend.rsplit_once("if so, ").unwrap().1);
+    db.assert_nothing_left();
+    dumped().unwrap();
+}
+
+pub fn a_look_at_what_was_left_can_be_ended(server: Server) {
+    let db = Database::small(server, "looks", true);
+    let hex = left_without_a_word(&db);
+    // As a script does that still runs.
+    let mut holder = db.server.tool("mysql");
+    holder.args(["--unbuffered", "--skip-column-names", "mysql"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut stdin = holder.stdin.take().unwrap();
+    writeln!(stdin, "SELECT GET_LOCK('voxeltron-swap-{hex}', 0);").unwrap();
+    let mut held = [0];
+    holder.stdout.take().unwrap().read_exact(&mut held).unwrap();
+    assert_eq!(held, *b"1");
+    let looks = |cx: Cx| {
+        let started = std::time::Instant::now();
+        let error = db.engine().probe(&cx).expect_err("it was ended");
+        assert!(started.elapsed() < Duration::from_secs(20), "{error:?}");
+        error
+    };
+    let late = cx();
+    let deadline = late.world.clock.monotonic() + Duration::from_secs(2);
+    looks(Cx { deadline: Some(deadline), ..late });
+    let stopped = cx();
+    let cancel = stopped.world.cancel.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            cancel.stop(15);
+        });
+        assert_eq!(looks(stopped).kind, Kind::Stopped(15));
+    });
+    drop(stdin);
+    holder.wait().unwrap();
 }

@@ -56,24 +56,31 @@ pub fn sweep(
 }
 
 /// Whether a swap has been left half-way, or is at work: the schema then shows tables under names of ours, or lacks views,
-/// routines and events.
+/// routines and events. Says what ends that.
 ///
 /// # Errors
 /// [`Kind::Tool`] when the server can't be asked.
-pub fn half_way(tools: &Tools, client: &Tool, target: &str, live: &Facts, cx: &Cx) -> Result<bool> {
+pub fn half_way(tools: &Tools, client: &Tool, target: &str, live: &Facts, cx: &Cx) -> Result<Option<String>> {
+    let mend = format!("restore {} again: it finishes that one first", tools.toolbox.configured);
     if live.tables.iter().any(|(name, _)| Names::is_passing(name)) {
-        return Ok(true);
+        return Ok(Some(mend));
     }
     for names in live.schemas.iter().filter_map(|schema| Names::of_scratch(target, schema)) {
         if is_ours(tools, client, &names, cx)?
-            && let Some(swap) = Swap::find(tools, client, cx, names)?
-            && swap.stage()?.0 != Stage::Untouched
-            && !swap.is_finished()?
+            && let Some(mut swap) = Swap::find(tools, client, cx, names)?
         {
-            return Ok(true);
+            // Nothing is exchanged here: a look heeds signals and the deadline.
+            swap.cx = cx.clone();
+            if swap.stage()?.0 != Stage::Untouched && !swap.is_finished()? {
+                let (old, scratch) = (ident(&swap.names.old), ident(&swap.names.scratch));
+                let drop = format!("DROP DATABASE IF EXISTS {old}; DROP DATABASE {scratch}");
+                return Ok(Some(format!(
+                    "{mend}; or look whether all tables, code and events of it are there: if so, {drop}"
+                )));
+            }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Whether a schema that is called like a scratch of this target is one: it has our mark, or nothing at all. Names of two

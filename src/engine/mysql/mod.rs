@@ -101,10 +101,9 @@ impl MySql {
             let hint = format!("mend [databases.{}] url, or restore it from a backup", self.tools.toolbox.configured);
             return Err(Error::new(Kind::Tool, why).hint(hint));
         }
-        if leftovers::half_way(&self.tools, &client, &self.tools.place.database, &facts, cx)? {
+        if let Some(mend) = leftovers::half_way(&self.tools, &client, &self.tools.place.database, &facts, cx)? {
             let why = "a restore was interrupted, or is at work, while tables and code took their places: not all of it is there";
-            let hint = format!("restore {} again: it finishes that one first", self.tools.toolbox.configured);
-            return Err(Error::new(Kind::Tool, why).hint(hint));
+            return Err(Error::new(Kind::Tool, why).hint(mend));
         }
         Ok((client, facts, tool))
     }

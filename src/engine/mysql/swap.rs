@@ -99,21 +99,20 @@ impl<'a> Swap<'a> {
         Self { tools, client, cx, names, record, same: BTreeSet::new(), broken: None }
     }
 
-    /// Finds the swap that a dead restore has left, if it had come to one.
+    /// Finds the swap that a dead restore has left, if it had come to one. As long as it looks it heeds signals and the deadline.
     ///
     /// # Errors
     /// [`Kind::Tool`] when its record can't be read.
     pub fn find(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names) -> Result<Option<Self>> {
-        let this = Self::new(tools, client, cx, names, Record::default());
         // A script of the dead one may still run.
-        let wait = format!("SELECT GET_LOCK({}, 60);\n", literal(&server::run_lock(&this.names.hex)));
-        this.tools.run(client, None, wait.as_bytes(), &this.cx)?;
-        let scratch = server::ask(tools, client, &this.names.scratch, &this.cx)?;
-        if !scratch.table_names().contains(&this.names.record()) {
+        let wait = format!("SELECT GET_LOCK({}, 60);\n", literal(&server::run_lock(&names.hex)));
+        tools.run(client, None, wait.as_bytes(), cx)?;
+        let scratch = server::ask(tools, client, &names.scratch, cx)?;
+        if !scratch.table_names().contains(&names.record()) {
             return Ok(None);
         }
-        let sql = format!("SELECT j FROM {} ORDER BY n;\n", table(&this.names.scratch, &this.names.record()));
-        let text = tools.run(client, None, sql.as_bytes(), &this.cx)?;
+        let sql = format!("SELECT j FROM {} ORDER BY n;\n", table(&names.scratch, &names.record()));
+        let text = tools.run(client, None, sql.as_bytes(), cx)?;
         let wrong =
             |error: serde_json::Error| Error::new(Kind::Tool, format!("the record of a swap can't be read: {error}"));
         let mut lines = text.lines();
@@ -121,7 +120,7 @@ impl<'a> Swap<'a> {
         for line in lines {
             record.made.push(serde_json::from_str(line).map_err(wrong)?);
         }
-        Ok(Some(Self { record, ..this }))
+        Ok(Some(Self::new(tools, client, cx, names, record)))
     }
 
     /// Writes down what is to be done. It is there whole or not at all.
@@ -336,11 +335,25 @@ impl<'a> Swap<'a> {
         }
     }
 
-    /// Whether all of the new schema stands, and only what it replaced is still to be dropped.
+    /// Whether all of the new schema stands, and only what it replaced is still to be dropped: by the word for that, or, if
+    /// whoever was to write it came to nothing, by what is there. What differed is made after it was dropped, but for events:
+    /// until they are made the old ones are there, under the same names perhaps.
     ///
     /// # Errors
     /// [`Kind::Tool`] when the server can't be asked.
     pub fn is_finished(&self) -> Result<bool> {
+        let (stage, live, _) = self.stage()?;
+        let events = !live.events.is_empty() || self.record.of("event").next().is_some();
+        let routine =
+            |made: &Made| live.routines.iter().any(|(kind, name, _)| *kind == made.kind && *name == made.name);
+        if stage == Stage::Named
+            && !events
+            && self.record.of("routine").all(routine)
+            && self.record.of("trigger").all(|made| live.triggers.contains(&made.name))
+            && self.record.of("view").all(|made| live.views.contains(&made.name))
+        {
+            return Ok(true);
+        }
         let sql = format!(
             "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND TABLE_COMMENT = {};\n",
             literal(&self.names.scratch),
