@@ -15,6 +15,7 @@ use attohttpc::{Method, ProxySettings, RequestBuilder, Session};
 use base64::Engine;
 
 pub use self::line::Body;
+use super::AfterSignal;
 use super::retry::{Policy, Tries};
 use super::trouble::{Line, Trouble};
 use crate::error::{Context, Error, Kind, Result};
@@ -201,6 +202,16 @@ impl Client {
         let grace = Grace { signal: self.world.cancel.clone(), since, world: world.clone() };
         world.cancel = world.cancel.watching(Arc::new(grace));
         Self { world, is_for_cleanup: true, ..self.clone() }
+    }
+
+    /// The same, for what does this after a signal.
+    #[must_use]
+    pub fn after(&self, signal: AfterSignal) -> Self {
+        match signal {
+            AfterSignal::End => self.clone(),
+            AfterSignal::AMoment => self.for_cleanup(),
+            AfterSignal::GoOn => Self { world: self.world.for_cleanup(), is_for_cleanup: true, ..self.clone() },
+        }
     }
 
     /// Counts up while anything moves on the line: bytes sent, answers got.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::patient::{Patient, STALL};
 use super::{Cause, Opener, Stored, Target, TargetError, TargetKind};
 use crate::config::table::Table;
 use crate::error::{Error, io_reason};
@@ -29,7 +30,7 @@ fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
         table.problem("path", "is not an absolute path", "begin it with /");
     }
     let root = path.unwrap_or_default().join(prefix);
-    Arc::new(move |_| Ok(Box::new(Local::new(&name, &root))))
+    Arc::new(move |cx| Ok(Box::new(Patient::new(Local::new(&name, &root), STALL, cx.world.clone()))))
 }
 
 /// A folder that keeps objects.

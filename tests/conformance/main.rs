@@ -18,6 +18,7 @@ use voxeltron_backup::target::cloud::Cloud;
 use voxeltron_backup::target::gcs::Gcs;
 use voxeltron_backup::target::local::Local;
 use voxeltron_backup::target::memory::Memory;
+use voxeltron_backup::target::patient::{Patient, STALL};
 use voxeltron_backup::target::s3::{S3, Settings};
 use voxeltron_backup::world::World;
 
@@ -61,13 +62,13 @@ pub trait Place: Sync {
 #[derive(Debug)]
 pub struct LocalPlace {
     folder: TempDir,
-    target: Local,
+    target: Patient<Local>,
 }
 
 impl Default for LocalPlace {
     fn default() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let target = Local::new("local", folder.path());
+        let target = Patient::new(Local::new("local", folder.path()), STALL, World::system());
         Self { folder, target }
     }
 }

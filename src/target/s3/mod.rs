@@ -11,7 +11,7 @@ use s3::command::Command;
 
 use super::records::Records;
 use super::trouble::{Doing, Line, Shown, Trouble, without};
-use super::{Cause, Stored, Target, TargetError, TargetKind};
+use super::{AfterSignal, Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
 use crate::report::Report;
 
@@ -203,8 +203,8 @@ impl Target for S3 {
         Ok(swept)
     }
 
-    fn records(&self, for_cleanup: bool) -> Option<Box<dyn Records>> {
-        let wire = if for_cleanup { self.0.wire.for_cleanup() } else { self.0.wire.clone() };
+    fn records(&self, after: AfterSignal) -> Option<Box<dyn Records>> {
+        let wire = self.0.wire.after(after);
         Some(Box::new(records::InBucket { store: Arc::clone(&self.0), wire }))
     }
 }

@@ -14,6 +14,7 @@ use s3::request::blocking::AttoRequest;
 
 use super::trouble;
 use crate::secret::Secret;
+use crate::target::AfterSignal;
 use crate::target::http::{self, Client, Haste, Outgoing};
 use crate::target::retry::Tries;
 use crate::target::trouble::{Line, Trouble};
@@ -92,6 +93,11 @@ impl Wire {
     /// The same, after a signal, for what must be put in order.
     pub fn for_cleanup(&self) -> Self {
         Self { client: self.client.for_cleanup(), ..self.clone() }
+    }
+
+    /// The same, for what does this after a signal.
+    pub fn after(&self, signal: AfterSignal) -> Self {
+        Self { client: self.client.after(signal), ..self.clone() }
     }
 
     /// The secrets that no message may have in it.
