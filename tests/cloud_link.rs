@@ -265,7 +265,7 @@ fn a_link_that_does_not_come_about_is_told_and_leaves_the_one_before() {
     ];
     for (expires_in, answer, code, said) in cases {
         for before in [false, true] {
-            let (sandbox, server) = (sandbox(), Server::new(Some(1), expires_in, &[answer.clone()]));
+            let (sandbox, server) = (sandbox(), Server::new(Some(1), expires_in, std::slice::from_ref(&answer)));
             if before {
                 linked_before(&sandbox);
             }

@@ -61,6 +61,9 @@ struct Echo {
     kind: &'static str,
 }
 
+/// How it answers now, and with which secrets.
+type Told = (Echo, Vec<String>);
+
 /// An answer that holds all that a request had in its head, and these secrets.
 fn echo(head: &str, echo: &Echo, secrets: &[String]) -> String {
     let told = ["authorization", "x-amz-security-token"];
@@ -146,7 +149,7 @@ fn run_against_echoes(command: &[&str], sandbox: &Sandbox, proxy: &Proxy, secret
     }
     // It is tried again and again, so once will do.
     echoes.push(Echo { which: Which::All, status: 500, kind: if command[0] == "check" { "json" } else { "xml" } });
-    let now: Arc<Mutex<Option<(Echo, Vec<String>)>>> = Arc::default();
+    let now: Arc<Mutex<Option<Told>>> = Arc::default();
     let shared = Arc::clone(&now);
     let canner: Canner = Box::new(move |head| {
         let now = shared.lock().unwrap();
