@@ -162,6 +162,15 @@ pub trait Target: Send + Sync {
     /// The target's own failure; never a part of the listing.
     fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError>;
 
+    /// Looks at what storing, reading and removing does not show, for `check`, while the object `probe` stands there; what is
+    /// in doubt, in words.
+    ///
+    /// # Errors
+    /// Why no backup can be stored there.
+    fn look_closer(&self, _probe: &ObjectKey) -> Result<Vec<String>, TargetError> {
+        Ok(Vec::new())
+    }
+
     /// Removes an object for good.
     ///
     /// # Errors
