@@ -4,13 +4,14 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
-//! routines, triggers and events, [`server`] is what is asked, [`restore`] is the way back, [`swap`] its last
-//! part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away.
+//! routines, triggers and events, [`server`] is what is asked, [`grants`] what its user may do, [`restore`] is the way back,
+//! [`swap`] its last part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away.
 
 use std::io::Read;
 
+use self::grants::Grants;
 use self::names::Names;
-use self::server::{Facts, Grants};
+use self::server::Facts;
 use self::tools::{Tool, Tools, major};
 use self::url::Place;
 use crate::engine::tools::Explained;
@@ -20,6 +21,7 @@ use crate::process;
 
 pub mod args;
 pub mod code;
+pub mod grants;
 pub mod leftovers;
 pub mod lexer;
 pub mod names;
