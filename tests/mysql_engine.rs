@@ -31,9 +31,10 @@ mod told;
 
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
 use told::{
-    a_dump_of_a_newer_server_is_refused, a_limit_on_time_does_not_count,
-    a_part_of_a_database_never_takes_the_place_of_the_whole, a_role_gives_what_it_gives_while_it_is_active,
-    an_empty_database_and_a_replica_are_told, what_is_only_to_be_dropped_stops_no_backup,
+    a_dump_of_a_newer_server_is_refused, a_grant_that_a_nearer_one_puts_out_of_force_does_not_count,
+    a_limit_on_time_does_not_count, a_part_of_a_database_never_takes_the_place_of_the_whole,
+    a_role_gives_what_it_gives_while_it_is_active, an_empty_database_and_a_replica_are_told,
+    what_is_only_to_be_dropped_stops_no_backup,
 };
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -357,6 +358,7 @@ on_both!(
     a_signal_in_the_middle_leaves_nothing,
     a_part_of_a_database_never_takes_the_place_of_the_whole,
     a_role_gives_what_it_gives_while_it_is_active,
+    a_grant_that_a_nearer_one_puts_out_of_force_does_not_count,
     an_empty_database_and_a_replica_are_told,
     a_dump_of_a_newer_server_is_refused,
     a_limit_on_time_does_not_count,

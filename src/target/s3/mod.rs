@@ -177,8 +177,9 @@ impl Target for S3 {
                     let refused = kept.iter().find(|kept| kept.key == *path).map(trouble::kept);
                     refused.map_or(Ok(()), |trouble| Err(self.0.tell(&trouble, Doing::Delete, path)))
                 })),
-                // A store that does not know it, or does not let us: one by one tells for each.
-                Err(Trouble::Refused(_)) => outcomes.extend(chunk.iter().map(|key| self.delete(key))),
+                // A store that does not know it, or does not let us: one by one tells for each. One that has no time would
+                // be asked a thousand times more.
+                Err(Trouble::Refused(refusal)) if !Trouble::Refused(refusal.clone()).is_passing() => outcomes.extend(chunk.iter().map(|key| self.delete(key))),
                 Err(trouble) => {
                     outcomes.extend(paths.iter().map(|path| Err(self.0.tell(&trouble, Doing::Delete, path))));
                 }
