@@ -179,7 +179,9 @@ impl Target for S3 {
                 })),
                 // A store that does not know it, or does not let us: one by one tells for each. One that has no time would
                 // be asked a thousand times more.
-                Err(Trouble::Refused(refusal)) if !Trouble::Refused(refusal.clone()).is_passing() => outcomes.extend(chunk.iter().map(|key| self.delete(key))),
+                Err(trouble @ Trouble::Refused(_)) if !trouble.is_passing() => {
+                    outcomes.extend(chunk.iter().map(|key| self.delete(key)))
+                }
                 Err(trouble) => {
                     outcomes.extend(paths.iter().map(|path| Err(self.0.tell(&trouble, Doing::Delete, path))));
                 }
