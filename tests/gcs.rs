@@ -328,6 +328,40 @@ fn every_fault_at_every_request_of_an_upload_to_an_emulator_ends_whole_or_leaves
 }
 
 #[test]
+fn an_upload_of_which_the_store_has_not_a_byte_is_sent_from_its_start() {
+    // Google's answer to a question about it is a 308 without a Range; a chunk comes whole then, as often as it takes.
+    let stub = stub();
+    let proxy = Proxy::new(stub.address(), false);
+    let bytes = noise(2 * CHUNK + 9);
+    for (fault, count) in [(Fault::Close, 1), (Fault::ResetRequest, 1), (Fault::Error503, 1), (Fault::Error500, 3)] {
+        let target = behind(&proxy, "bucket", None, 1);
+        proxy.set(Some(Plan { at: 2, count, fault }));
+        target.put(&key("host/x"), &mut &bytes[..]).unwrap();
+        let lines = proxy.lines();
+        assert!(stub.object("p/host/x").unwrap().bytes == bytes, "{fault:?}: {lines:?}");
+        let chunk = |from: usize, to: usize, of: &str| format!("PUT bytes {from}-{}/{of}", to - 1);
+        let end = 2 * CHUNK + 9;
+        let expected = [
+            "PUT bytes */*".to_owned(),
+            chunk(0, CHUNK, "*"),
+            chunk(CHUNK, 2 * CHUNK, "*"),
+            chunk(2 * CHUNK, end, &end.to_string()),
+        ];
+        assert_eq!(lines[lines.len() - 4..], expected, "{fault:?}");
+        stub.remove("p/host/x");
+    }
+    // One whose only chunk is the last, and one without a byte.
+    for length in [9, 0] {
+        let target = behind(&proxy, "bucket", None, 1);
+        proxy.set(Some(Plan { at: 2, count: 1, fault: Fault::Close }));
+        target.put(&key("host/x"), &mut &bytes[..length]).unwrap();
+        assert_eq!(stub.object("p/host/x").unwrap().bytes, &bytes[..length], "{:?}", proxy.lines());
+        stub.remove("p/host/x");
+    }
+    assert_eq!(stub.unfinished(), [""; 0]);
+}
+
+#[test]
 fn every_fault_at_every_request_of_a_download_ends_whole_or_in_an_error() {
     let stub = stub();
     let proxy = Proxy::new(stub.address(), false);

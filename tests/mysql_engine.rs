@@ -34,7 +34,8 @@ mod told;
 use alike::names_that_schema_and_table_share_are_told_apart;
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
 use told::{
-    a_dump_of_a_newer_server_is_refused, a_limit_on_time_does_not_count, a_look_at_what_was_left_can_be_ended,
+    a_dump_of_a_newer_server_is_refused, a_grant_that_a_nearer_one_puts_out_of_force_does_not_count,
+    a_limit_on_time_does_not_count, a_look_at_what_was_left_can_be_ended,
     a_part_of_a_database_never_takes_the_place_of_the_whole, a_role_gives_what_it_gives_while_it_is_active,
     a_schema_that_is_whole_is_dumped_whatever_was_not_said, an_empty_database_and_a_replica_are_told,
     what_is_only_to_be_dropped_stops_no_backup,
@@ -370,6 +371,7 @@ on_both!(
     a_signal_in_the_middle_leaves_nothing,
     a_part_of_a_database_never_takes_the_place_of_the_whole,
     a_role_gives_what_it_gives_while_it_is_active,
+    a_grant_that_a_nearer_one_puts_out_of_force_does_not_count,
     an_empty_database_and_a_replica_are_told,
     a_dump_of_a_newer_server_is_refused,
     a_limit_on_time_does_not_count,

@@ -454,7 +454,7 @@ fn a_certificate_of_the_stores_own_authority_is_trusted_by_ca_file_alone() {
     let bytes = noise(2 * PART + 17);
     target.put(&key("host/x"), &mut &bytes[..]).unwrap();
     assert!(read(&target, &key("host/x")).unwrap() == bytes);
-    assert_eq!(target.list("").unwrap().len(), 1);
+    assert_eq!(target.list("host/").unwrap().len(), 1);
     target.delete(&key("host/x")).unwrap();
 
     let sandbox = Sandbox::new();

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -108,6 +109,223 @@ fn a_lock_is_told_as_a_lock_and_the_probe_of_check_has_none() {
     proxy.refuse(|head| head.starts_with("DELETE").then_some("403 ObjectLocked:"));
     let check = sandbox.command(&["check"]).stdout_has("listed and deleted");
     check.stderr_has("warning: target s3: ").stderr_has("a lock of the object, or a rule of the bucket").run();
+}
+
+#[test]
+fn check_tells_whether_the_bucket_takes_locks_and_what_the_key_may_not_see() {
+    let more = "object_lock = \"GOVERNANCE\"\nobject_lock_days = 1\n";
+    // Without a lock of its own the probe would go in and out of a bucket that takes none.
+    let (proxy, plain) = (Proxy::new(address(), false), Bucket::new());
+    let at_plain = sandbox(&proxy.endpoint(), &plain, 100, more, "");
+    let check = at_plain.command(&["check"]).exits(14).stdout_any();
+    let check = check.stderr_has(&format!("bucket {} has no object lock, and `object_lock` is set", plain.name));
+    check.stderr_has("hint: no backup can be stored so: take a bucket that was created with object lock").run();
+    assert_eq!(plain.keys(), [""; 0], "the probe is gone");
+    // That is no idle warning; and what the store makes before it refuses does not stay.
+    at_plain.command(&["run-job", "shop"]).exits(14).stdout_any().stderr_any().run();
+    assert_eq!((plain.keys(), plain.unfinished()), (vec![], vec![]));
+
+    let bucket = Bucket::lockable();
+    let sandbox = sandbox(&proxy.endpoint(), &bucket, 100, more, "");
+    let said = "listed and deleted";
+    sandbox.command(&["check"]).stdout_has(said).run();
+    let lock: Refuser = |head| head.contains("?object-lock").then_some("403 AccessDenied:");
+    let unknown: Refuser = |head| head.contains("?object-lock").then_some("501 NotImplemented:");
+    let retention: Refuser = |head| head.contains("?retention").then_some("403 AccessDenied:");
+    let heads: Refuser = |head| head.starts_with("HEAD").then_some("403 Forbidden");
+    let (can_not, hidden) =
+        ("can't tell whether the bucket has object lock: ", "can't tell whether an object is locked: ");
+    for (refuser, parts) in [
+        (lock, [can_not, "403 AccessDenied", "let the key do s3:GetBucketObjectLockConfiguration on the bucket"]),
+        (unknown, [can_not, "501 NotImplemented", "let the key do s3:GetBucketObjectLockConfiguration on the bucket"]),
+        (
+            retention,
+            [hidden, "403 AccessDenied", "let the key do s3:GetObjectRetention and s3:GetObject on the bucket"],
+        ),
+        (heads, [hidden, "the store answered 403", "until then `prune` takes what is locked for removed"]),
+    ] {
+        proxy.refuse(refuser);
+        let check = sandbox.command(&["check"]).stdout_has(said).stderr_has("warning: target s3: can't tell");
+        let outcome = parts.iter().fold(check, |check, part| check.stderr_has(part)).run();
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        assert_eq!(bucket.keys(), [""; 0], "{parts:?}: the probe is gone");
+        // As `--json` has it, too: well, and in doubt.
+        let json = sandbox.command(&["--json", "check"]).stdout_any().stderr_any().run();
+        let document: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+        let findings = document["findings"].as_array().unwrap();
+        let found = findings.iter().find(|found| found["what"] == "target s3").unwrap();
+        assert_eq!((found["ok"].as_bool(), found["warnings"].as_array().map(Vec::len)), (Some(true), Some(1)));
+    }
+    // A stranger's page, and a store that is away, are no yes.
+    proxy.answer_some(Box::new(|head| {
+        let page = "<html>sign in</html>";
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len());
+        head.contains("?object-lock").then_some(answer)
+    }));
+    proxy.refuse(|_| None);
+    sandbox.command(&["check"]).stdout_has(said).stderr_has(can_not).stderr_has("does not answer as S3 does").run();
+    proxy.answer_some(Box::new(|_| None));
+    proxy.refuse(|head| head.contains("?object-lock").then_some("503 SlowDown:"));
+    sandbox.command(&["check"]).exits(14).stdout_any().stderr_has("can't read the bucket's object lock").run();
+    assert_eq!(bucket.keys(), [""; 0]);
+    // Where nothing is to be locked, nobody asks.
+    proxy.refuse(|_| None);
+    proxy.set(None);
+    self::sandbox(&proxy.endpoint(), &plain, 100, "", "").command(&["check"]).stdout_has(said).run();
+    assert!(!proxy.heads().iter().any(|head| head.contains("?object-lock") || head.contains("?retention")));
+}
+
+#[test]
+fn a_store_that_asks_for_a_pause_by_a_date_gets_it() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket).open(&keys(), &World::system()).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    for (date, least) in [
+        // The server's clock is its own matter: the two are compared with each other.
+        ("Date: Fri, 01 Jan 2021 00:00:00 GMT\r\nRetry-After: Fri, 01 Jan 2021 00:01:00 GMT\r\n", 300),
+        ("Date: Fri, 01 Jan 2021 00:00:00 GMT\r\nRetry-After: 60\r\n", 300),
+        ("Date: Fri, 01 Jan 2021 00:00:00 GMT\r\nRetry-After: Thu, 31 Dec 2020 00:00:00 GMT\r\n", 0),
+        ("Retry-After: soon\r\n", 0),
+        ("Retry-After: -5\r\n", 0),
+    ] {
+        for status in [408, 425, 429, 503] {
+            count.store(0, Ordering::SeqCst);
+            let asked = Arc::clone(&count);
+            proxy.answer_some(Box::new(move |_| {
+                let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+                first.then(|| format!("HTTP/1.1 {status} x\r\n{date}Content-Length: 0\r\n\r\n"))
+            }));
+            let started = std::time::Instant::now();
+            target.list("").unwrap();
+            let took = started.elapsed().as_millis();
+            // The test's policy has pauses of 20 ms, and of 300 where more is asked for.
+            assert!(took >= least && (least > 0 || took < 280), "{status} {date}: {took} ms");
+            assert_eq!(count.load(Ordering::SeqCst), 2, "{status} {date}");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_sends_elsewhere_is_not_followed_and_not_believed() {
+    let (proxy, other, bucket) = (Proxy::new(address(), false), Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket).open(&keys(), &World::system()).unwrap();
+    bucket.put("host/old", b"x");
+    for (status, code) in [(301, "PermanentRedirect"), (302, ""), (303, ""), (307, "TemporaryRedirect"), (308, "")] {
+        let (place, body) = (
+            other.endpoint(),
+            match code {
+                "" => String::new(),
+                _ => format!("<Error><Code>{code}</Code><Message>elsewhere</Message></Error>"),
+            },
+        );
+        proxy.answer_some(Box::new(move |head| {
+            let shown = if head.starts_with("HEAD") { "" } else { &body };
+            let key = head.split(' ').nth(1).unwrap_or_default();
+            Some(format!(
+                "HTTP/1.1 {status} x\r\nLocation: {place}{key}\r\nx-amz-bucket-region: eu-west-7\r\nContent-Length: {}\r\n\r\n{shown}",
+                body.len()
+            ))
+        }));
+        for length in [100, PART + 1] {
+            let failure = target.put(&key("host/x"), &mut &noise(length)[..]).unwrap_err();
+            assert_eq!(failure.cause, Cause::Failed, "{status}: {failure:?}");
+            let hint = failure.error.hint.unwrap_or_default();
+            assert!(hint.contains("set region = \"eu-west-7\""), "{status}: {} {hint}", failure.error.message);
+        }
+        let gone = key("host/old");
+        for failure in [
+            target.list("").map(drop).unwrap_err(),
+            target.get(&gone).map(drop).unwrap_err(),
+            target.delete(&gone).unwrap_err(),
+            target.delete_all(std::slice::from_ref(&gone)).remove(0).unwrap_err(),
+            target.sweep("", chrono::Utc::now()).unwrap_err(),
+        ] {
+            assert_eq!(failure.cause, Cause::Failed, "{status}: {failure:?}");
+            assert!(failure.error.message.contains(&status.to_string()), "{status}: {failure:?}");
+        }
+    }
+    assert_eq!(bucket.keys(), ["host/old"]);
+    assert_eq!(other.lines(), [""; 0], "no key went there");
+}
+
+#[test]
+fn what_a_bulk_delete_kept_under_another_name_is_not_taken_for_removed() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket).open(&keys(), &World::system()).unwrap();
+    let keys: Vec<ObjectKey> = (0..3).map(|number| key(&format!("host/a+{number}"))).collect();
+    for (body, causes) in [
+        // Encoded, though nobody asked for it; then refused one by one.
+        ("<Error><Key>host%2Fa%2B1</Key><Code>AccessDenied</Code></Error>", [Cause::Denied; 3]),
+        ("<Error><Key></Key><Code>InternalError</Code></Error>", [Cause::Denied; 3]),
+        ("<Error><Code>AccessDenied</Code></Error>", [Cause::Failed; 3]),
+    ] {
+        let text = format!("<DeleteResult>{body}</DeleteResult>");
+        let all = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        proxy.answer_some(Box::new(move |head| head.contains("?delete").then(|| all.clone())));
+        proxy.refuse(|head| head.starts_with("DELETE").then_some("403 AccessDenied:"));
+        let outcomes = target.delete_all(&keys);
+        let told = outcomes.into_iter().map(|outcome| outcome.unwrap_err().cause).collect::<Vec<_>>();
+        assert_eq!(told, causes, "{body}");
+    }
+    // Where they do go one by one, they are gone.
+    keys.iter().for_each(|key| bucket.put(key.as_str(), b"x"));
+    let text = "<DeleteResult><Error><Key>x</Key><Code>InternalError</Code></Error></DeleteResult>";
+    let all = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    proxy.answer_some(Box::new(move |head| head.contains("?delete").then(|| all.clone())));
+    proxy.refuse(|_| None);
+    assert!(target.delete_all(&keys).iter().all(Result::is_ok));
+    assert_eq!(bucket.keys(), [""; 0]);
+}
+
+#[test]
+fn what_is_told_in_an_answer_of_200_is_heard() {
+    let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
+    let target = behind(&proxy, &bucket).open(&keys(), &World::system()).unwrap();
+    let bytes = noise(2 * PART + 1);
+    let answers = |of: fn(&str) -> bool, text: &'static str| {
+        proxy.answer_some(Box::new(move |head| {
+            let all = || format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+            of(head).then(all)
+        }));
+    };
+    let completes = |head: &str| head.starts_with("POST") && head.contains("uploadId=");
+    for (text, said) in [
+        // Joining a thousand parts takes a store its time: it says yes before it knows.
+        ("   \n<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>", "AccessDenied"),
+        ("<Error><Code>InternalError</Code><Message>again</Message></Error>", "InternalError"),
+        ("<CompleteMultipartUploadResult><Key>host/x</Key>", "does not answer as S3 does"),
+        ("<html>sign in</html>", "does not answer as S3 does"),
+        ("", "does not answer as S3 does"),
+    ] {
+        answers(completes, text);
+        let failure = target.put(&key("host/x"), &mut &bytes[..]).unwrap_err();
+        assert!(failure.error.message.contains(said), "{text}: {failure:?}");
+        proxy.answer_some(Box::new(|_| None));
+        assert_eq!((bucket.keys(), bucket.unfinished()), (vec![], vec![]), "{text}");
+    }
+    for number in 0..3 {
+        bucket.put(&format!("host/{number}"), b"x");
+    }
+    let lists = |head: &str| head.contains("list-type=2");
+    for text in [
+        "<Error><Code>InternalError</Code></Error>",
+        "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken></ListBucketResult>",
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextMarker>host/0</NextMarker></ListBucketResult>",
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken></ListBucketResult>",
+        "<ListBucketResult><Contents><Key>host/0</Key></Contents></ListBucketResult>",
+        "<ListBucketResult><Contents><Key>host/0</Key><Size>many</Size></Contents></ListBucketResult>",
+    ] {
+        answers(lists, text);
+        let failure = target.list("host/").unwrap_err();
+        assert_eq!(failure.error.kind, voxeltron_backup::error::Kind::Target, "{text}: {failure:?}");
+    }
+    // A bulk delete that failed as a whole has removed nothing.
+    answers(|head| head.contains("?delete"), "<Error><Code>AccessDenied</Code></Error>");
+    proxy.refuse(|head| head.starts_with("DELETE").then_some("403 AccessDenied:"));
+    let outcomes = target.delete_all(&[key("host/0"), key("host/1")]);
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|failure| failure.cause == Cause::Denied)));
+    assert_eq!(bucket.keys().len(), 3);
 }
 
 #[test]

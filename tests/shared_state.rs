@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, reason = "the counts")]
 
 mod common;
+#[path = "shared_state/kills.rs"]
+mod kills;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +35,7 @@ use voxeltron_backup::schedule::shared::{Held, Shared};
 use voxeltron_backup::schedule::state::JobState;
 use voxeltron_backup::target::memory::Memory;
 use voxeltron_backup::target::records::{self, Expected, Record, Records, Version};
-use voxeltron_backup::target::{Stored, Target, TargetError};
+use voxeltron_backup::target::{AfterSignal, Stored, Target, TargetError};
 use voxeltron_backup::world::{Clock, SystemClock, Vars, World};
 
 const JOB: &str = "a/b ü";
@@ -240,7 +242,7 @@ impl Target for Odd {
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.memory.delete(key)
     }
-    fn records(&self, _: bool) -> Option<Box<dyn Records>> {
+    fn records(&self, _: AfterSignal) -> Option<Box<dyn Records>> {
         Some(Box::new(self.clone()))
     }
 }
@@ -299,15 +301,15 @@ fn a_store_that_ignores_conditions_is_refused() {
     assert!(odd.list("").unwrap().is_empty());
     // A server that takes the conditions and does not look at them.
     let emulator = common::gcs::Bucket::new("VOXELTRON_TEST_GCS_EMULATOR").target("");
-    let error =
-        records::prove(&emulator, emulator.records(false).unwrap().as_ref(), "in", &World::system()).unwrap_err();
+    let error = records::prove(&emulator, emulator.records(AfterSignal::End).unwrap().as_ref(), "in", &World::system())
+        .unwrap_err();
     assert_eq!(error.kind, Kind::Config, "{error}");
     assert!(error.message.contains("does not check conditional writes"), "{error}");
 }
 
 /// Every store that has records keeps to their contract.
 fn keeps_records(target: &dyn Target) {
-    let records = target.records(false).unwrap();
+    let records = target.records(AfterSignal::End).unwrap();
     let key = ObjectKey::new("in/.voxeltron/state/j.json").unwrap();
     assert_eq!(name::parse(&key), None, "no listing takes it for a backup");
     assert_eq!(records.read(&key).unwrap(), None);
@@ -332,7 +334,7 @@ fn s3_keeps_records_and_tells_their_age() {
     keeps_records(&target);
     let key = ObjectKey::new("in/.voxeltron/state/j.json").unwrap();
     std::thread::sleep(Duration::from_millis(2_100));
-    let age = target.records(false).unwrap().read(&key).unwrap().unwrap().age.unwrap();
+    let age = target.records(AfterSignal::End).unwrap().read(&key).unwrap().unwrap().age.unwrap();
     assert!(age >= TimeDelta::seconds(1) && age <= TimeDelta::seconds(30), "{age}");
     assert!(bucket.keys().contains(&"deep/er/in/.voxeltron/state/j.json".to_owned()));
 }
@@ -355,7 +357,7 @@ fn winners(records: &dyn Records, key: &ObjectKey, known: Option<&Version>) -> u
 }
 
 fn one_writer_wins(target: &dyn Target, rounds: usize) {
-    let records = target.records(false).unwrap();
+    let records = target.records(AfterSignal::End).unwrap();
     for round in 0..rounds {
         let key = ObjectKey::new(format!("in/.voxeltron/state/{round}.json")).unwrap();
         assert_eq!(winners(records.as_ref(), &key, None), 1, "round {round}: who creates it");
@@ -605,6 +607,67 @@ fn a_host_that_comes_back_late_publishes_nothing() {
     assert_eq!(manifests(&bucket), published);
     assert_eq!(bucket.keys().iter().filter(|key| key.starts_with("in/d0/")).count(), 2, "no object is left, either");
     assert_eq!(record(&bucket, "j0"), document, "and it changed nothing of the state");
+}
+
+#[test]
+fn a_run_that_a_signal_ends_gives_its_lease_up_however_long_that_takes() {
+    let (sandbox, bucket) = (Sandbox::new(), Bucket::new());
+    let hooks = "before = \"touch {dir}/began; sleep 60\"\nafter = \"sleep 2\"";
+    configure(&sandbox, &bucket, &common::s3::endpoint(), 1, &format!("{YEARLY}\n{hooks}"));
+    let mut command = on(&sandbox, "A", &["run-job", "j0"]).into_command();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !sandbox.path("began").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(record(&bucket, "j0")["lease"].is_object());
+    // Long after the state was opened.
+    std::thread::sleep(Duration::from_secs(1));
+    kill_process(pid(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(record(&bucket, "j0")["lease"], Value::Null);
+}
+
+/// Whether the store gives no records.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+fn closed(head: &str) -> Option<&'static str> {
+    let record = head.starts_with("GET") && head.contains("/.voxeltron/state/");
+    (record && CLOSED.load(Ordering::SeqCst)).then_some("403 AccessDenied:")
+}
+
+#[test]
+fn what_could_not_be_seen_for_a_moment_during_a_run_is_no_failure() {
+    let (proxy, sandbox, bucket) = (Proxy::new(address(), false), Sandbox::new(), Bucket::new());
+    let wait = "before = \"touch {dir}/began; while [ -e {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done\"";
+    let more = format!("{YEARLY}\nretry_after = \"1s\"\n{wait}");
+    configure(&sandbox, &bucket, &proxy.endpoint(), 1, &more);
+    on(&sandbox, "A", &["schedule-check"]).run();
+    rewrite(&bucket, "j0", |document| document["past"]["first_seen"] = "2020-01-01T00:00:00Z".into());
+    fs::remove_dir_all(sandbox.path("A")).unwrap();
+    // Renewed after twenty seconds, so it is a look that asks after ten.
+    let mut command = on(&sandbox, "A", &["schedule-check"]).env("VOXELTRON_BACKUP_LEASE", "60s").into_command();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let since = Instant::now();
+        while !is_so() {
+            assert!(since.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let records = || proxy.lines().iter().filter(|line| line.starts_with("GET")).count();
+    until("the run does not begin", &|| sandbox.path("began").exists());
+    proxy.refuse(closed);
+    CLOSED.store(true, Ordering::SeqCst);
+    proxy.set(None);
+    until("it does not look again", &|| records() > 0);
+    std::thread::sleep(Duration::from_millis(300));
+    CLOSED.store(false, Ordering::SeqCst);
+    fs::write(sandbox.path("go"), "").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("can't"), "it was told: {said}");
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert_eq!(manifests(&bucket).len(), 1);
 }
 
 /// Whether reads of the first job's backups wait, and whether one does.

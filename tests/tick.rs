@@ -101,6 +101,59 @@ fn what_falls_due_during_a_long_run_is_done_beside_it() {
 }
 
 #[test]
+fn what_begins_during_a_long_run_goes_by_the_configuration_of_that_time() {
+    let held = tempfile::tempdir().unwrap();
+    let go = held.path().join("go");
+    let sandbox = with_jobs(&[("long", &waits_for(&go)), ("other", ""), ("gone", "")]);
+    sandbox.run(&["schedule-check"]);
+    make_due(&sandbox, "long");
+    let child = start(&sandbox, &["schedule-check"]);
+    wait_for("the long one does not begin", || sandbox.path("began").exists());
+    let old = fs::read_to_string(sandbox.config()).unwrap();
+    // Half written, and then whole: without one of the jobs, and another has a hook.
+    fs::write(sandbox.config(), &old[..old.len() / 2]).unwrap();
+    let (kept, _) = old.split_once("[[backup.jobs]]\nname = \"gone\"").unwrap();
+    let new = format!("{kept}before = \"touch {}\"\n", sandbox.path("new").display());
+    ["other", "gone"].iter().for_each(|job| make_due(&sandbox, job));
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(manifests(&sandbox, "other"), 0, "a configuration that can't be read begins nothing");
+    fs::write(sandbox.config(), new).unwrap();
+    wait_for("a job that falls due is not begun", || manifests(&sandbox, "other") == 1);
+    assert!(sandbox.path("new").exists(), "it was run as it had been");
+    assert_eq!(manifests(&sandbox, "long"), 0);
+    fs::write(&go, "").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "what could not be read for a moment is over: {said}");
+    assert_eq!((manifests(&sandbox, "long"), manifests(&sandbox, "gone")), (1, 0));
+    assert!(said.contains("long: stored") && said.contains("other: stored"), "{said}");
+}
+
+#[test]
+fn what_can_t_be_begun_for_a_moment_is_begun_later() {
+    let held = tempfile::tempdir().unwrap();
+    let go = held.path().join("go");
+    let sandbox = with_jobs(&[("long", &waits_for(&go)), ("other", "")]);
+    sandbox.run(&["schedule-check"]);
+    ["long", "other"].iter().for_each(|job| make_due(&sandbox, job));
+    let lock = sandbox.data_dir().join("locks/other.lock");
+    let _ = fs::remove_file(&lock);
+    fs::create_dir_all(&lock).unwrap();
+    let child = start(&sandbox, &["schedule-check"]);
+    wait_for("the long one does not begin", || sandbox.path("began").exists());
+    // Long enough for it to fail.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(manifests(&sandbox, "other"), 0);
+    fs::remove_dir(&lock).unwrap();
+    wait_for("it is not begun again", || manifests(&sandbox, "other") == 1);
+    fs::write(&go, "").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("other.lock"), "{said}");
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+}
+
+#[test]
 fn two_run_at_once_and_no_more_than_is_said() {
     let meets = |own: &str, other: &str| {
         format!(

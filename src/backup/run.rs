@@ -104,7 +104,10 @@ impl Run<'_> {
     ) -> TargetReport {
         let Some((manifest, bytes)) = published else {
             let unfinished = || Error::other("the dump did not end as it should");
-            open.target.take_back(object);
+            // A target that has failed has left nothing, or has been given up for not answering.
+            if outcome.is_ok() {
+                open.target.take_back(object);
+            }
             return TargetReport::failed(open, outcome.map_or_else(Error::from, |_| unfinished()));
         };
         let outcome = outcome.map_err(Error::from).and_then(|stored| match stored.size == *bytes {

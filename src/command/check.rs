@@ -139,9 +139,9 @@ fn target(app: &App, name: &str, offline: bool) -> Looked {
     ))?;
     open.target.put_briefly(&key, &mut text.as_bytes())?;
     let tried = read_back(&open, &key, text).and_then(|()| listed(&open, &key));
+    let tried = tried.and_then(|()| Ok(open.target.look_closer(&key)?));
     let deleted = open.target.delete(&key);
-    tried?;
-    let mut warnings = Vec::new();
+    let mut warnings = tried?;
     match deleted {
         Ok(()) => {}
         Err(TargetError { cause: Cause::Retained, error }) => warnings.push(said(error)),

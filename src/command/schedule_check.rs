@@ -2,12 +2,13 @@
 //! is due, run. A tick at which nothing is due reads two small files and is over.
 //!
 //! One that has something to do looks again while it does it, since a timer starts no second one beside it: what falls
-//! due during a long dump, drill or hook is begun, as long as no more than `--max-parallel` are under way.
+//! due during a long dump, drill or hook is begun, as long as no more than `--max-parallel` are under way. By what the
+//! configuration says by then: it may have been changed because of what the old one would do.
 
 mod explain;
 mod workers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -57,64 +58,129 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
         return explain::explain(&app, args);
     }
     let runs = Runs::new(&app);
-    let mut sum = Sum { app: &app, said: BTreeSet::new(), reports: Vec::new(), drills: Vec::new(), errors: Vec::new() };
-    work(&app, &runs, usize::from(args.max_parallel), args.run_new, &digest, &mut sum);
-    let Sum { reports, drills, errors, .. } = sum;
+    let mut sum = Sum::new(report);
+    let asked = Asked { global, run_new: args.run_new, world, report };
+    work(&asked, &app, &runs, usize::from(args.max_parallel), &digest, &mut sum);
+    let (reports, drills, errors) = sum.all();
     let done = ended(&reports, &drills, &errors)?;
     runs.end(&reports, &drills, &errors, done.outcome);
     Ok(done)
 }
 
+/// What a tick was asked for.
+struct Asked<'a> {
+    global: &'a Global,
+    run_new: bool,
+    world: &'a World,
+    report: &'a Report,
+}
+
+impl Asked<'_> {
+    /// Whether the configuration is not that of this digest any more.
+    fn has_changed(&self, digest: &str) -> bool {
+        read_text(&self.global.config).map_or(true, |text| tick::digest(&text, &self.world.vars) != digest)
+    }
+
+    /// A tick by the configuration as it is now, for as long as that has something to do.
+    fn again(&self, runs: &Runs<'_>, most: usize, sum: &mut Sum<'_>) -> Result<()> {
+        let digest = tick::digest(&read_text(&self.global.config)?, &self.world.vars);
+        let config = Config::load(&self.global.config, &self.world.vars, &app::defaults())?;
+        work(self, &App::silent(config, self.world, self.report), runs, most, &digest, sum);
+        Ok(())
+    }
+}
+
 /// What a tick has come to. Nothing that goes wrong later takes away from it.
 struct Sum<'a> {
-    app: &'a App,
+    report: &'a Report,
     /// What was said already: each look may find the same.
     said: BTreeSet<String>,
     reports: Vec<JobReport>,
     drills: Vec<Drill>,
     errors: Vec<Error>,
+    /// Jobs of which something could not be begun, as long as nothing of theirs was.
+    failed: BTreeMap<String, Error>,
+    /// What the last look could not see. What an earlier one could not, and a later one could, is over.
+    unseen: Vec<Error>,
 }
 
-impl Sum<'_> {
-    fn error(&mut self, error: Error) {
+impl<'a> Sum<'a> {
+    fn new(report: &'a Report) -> Self {
+        let (reports, drills, failed) = Default::default();
+        Self { report, said: BTreeSet::new(), reports, drills, errors: Vec::new(), failed, unseen: Vec::new() }
+    }
+
+    fn all(self) -> (Vec<JobReport>, Vec<Drill>, Vec<Error>) {
+        let mut known = BTreeSet::new();
+        let errors = self.errors.into_iter().chain(self.failed.into_values()).chain(self.unseen);
+        let errors = errors.filter(|error| known.insert(error.to_string())).collect();
+        (self.reports, self.drills, errors)
+    }
+
+    fn say(&mut self, error: &Error) {
         if self.said.insert(error.to_string()) {
-            self.app.cx.report.error(&error);
-            self.errors.push(error);
+            self.report.error(error);
         }
+    }
+
+    fn error(&mut self, error: Error) {
+        self.say(&error);
+        self.errors.push(error);
+    }
+
+    fn is_well(&self) -> bool {
+        self.errors.is_empty() && self.failed.is_empty()
+    }
+
+    /// What a look could not see.
+    fn looked(&mut self, unseen: Vec<Error>) {
+        for error in &unseen {
+            self.say(error);
+        }
+        self.unseen = unseen;
     }
 
     fn warn(&mut self, warning: String) {
         if self.said.insert(warning.clone()) {
-            self.app.cx.report.warn(&warning);
+            self.report.warn(&warning);
         }
     }
 
-    fn add(&mut self, ended: Ended) {
+    fn add(&mut self, job: Option<&str>, ended: Ended) {
+        if let (Some(job), Ended::Ran(_) | Ended::Drilled(_)) = (job, &ended) {
+            self.failed.remove(job);
+        }
         match ended {
             Ended::Ran(report) => self.reports.push(*report),
             Ended::Drilled(drill) => self.drills.push(*drill),
             Ended::Asked(errors) => errors.into_iter().for_each(|error| self.error(error)),
-            Ended::Failed(error) => self.error(error),
+            Ended::Failed(error) => match job {
+                Some(job) => {
+                    self.say(&error);
+                    self.failed.insert(job.to_owned(), error);
+                }
+                None => self.error(error),
+            },
             Ended::Done | Ended::PassedBy | Ended::NotBegun => {}
         }
     }
 }
 
 /// Looks, gives the workers what is due, and looks again whenever something has ended or some time has passed; until
-/// nothing is due and nothing under way.
-fn work(app: &App, runs: &Runs<'_>, most: usize, run_new: bool, digest: &str, sum: &mut Sum<'_>) {
+/// nothing is due and nothing under way. Once the configuration is another one nothing more is begun by this one.
+fn work(asked: &Asked<'_>, app: &App, runs: &Runs<'_>, most: usize, digest: &str, sum: &mut Sum<'_>) {
     std::thread::scope(|scope| {
-        let mut work = Work::new(app, runs, most, run_new);
+        let mut work = Work::new(app, runs, most, asked.run_new);
         let mut left = false;
         loop {
             let stopped = app.cx.world.cancel.check();
+            let changed = work.has_begun() && asked.has_changed(digest);
             // After a signal nothing is begun, so there is no need to look; a shared state could not be asked either.
-            let looked = match &stopped {
-                Err(_) if work.has_begun() => None,
-                _ => look(app, run_new).map_err(|error| sum.error(error)).ok(),
-            };
+            let idle = changed || (stopped.is_err() && work.has_begun());
+            let looked =
+                if idle { None } else { look(app, asked.run_new).map_err(|error| sum.looked(vec![error])).ok() };
             if let Some(looked) = &looked {
-                looked.errors.iter().for_each(|(_, error)| sum.error(error.clone()));
+                sum.looked(looked.errors.iter().map(|(_, error)| error.clone()).collect());
                 looked.doubts.iter().for_each(|doubt| sum.warn(doubt.clone()));
                 let items = work.choose(looked);
                 left |= stopped.is_err() && !items.is_empty();
@@ -127,16 +193,20 @@ fn work(app: &App, runs: &Runs<'_>, most: usize, run_new: bool, digest: &str, su
                 if let Some(stopped) = stopped.err().filter(|_| left) {
                     sum.error(stopped);
                 }
-                match looked.filter(|looked| looked.errors.is_empty() && sum.errors.is_empty()) {
+                match looked.filter(|looked| looked.errors.is_empty() && sum.is_well()) {
                     Some(looked) => remember(app, digest, &looked),
                     None => tick::forget(&app.cx.data_dir),
                 }
                 return;
             }
+            let room = work.room();
+            if changed && stopped.is_ok() && room > 0 {
+                asked.again(runs, room, sum).unwrap_or_else(|error| sum.looked(vec![error]));
+            }
             for Finished { item, ended } in work.wait(LOOK_AGAIN) {
                 left |= matches!(ended, Ended::NotBegun);
                 work.over(item, &ended);
-                sum.add(ended);
+                sum.add(item.job(), ended);
             }
         }
     });

@@ -18,11 +18,14 @@ pub struct Image {
     pub marks: &'static [&'static str],
     /// Where the server listens, inside.
     pub port: Port,
-    /// The user, if the image knows one, and the password, if one is needed.
-    pub credentials: fn(&Inside<'_>) -> Result<(Option<String>, Option<Password>)>,
+    /// Who comes in.
+    pub credentials: fn(&Inside<'_>) -> Result<Credentials>,
     /// What stands in the URL behind the port's slash, encoded, for the database of that name.
     pub path: fn(&Inside<'_>, &str) -> String,
 }
+
+/// A user, if the image knows one, and a password, if one is needed.
+pub type Credentials = (Option<String>, Option<Password>);
 
 /// How the port of a server is said.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bo
 use super::read_full;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
+use crate::target::patient::STALL;
 use crate::target::{Cause, Stored, Target, TargetError};
 use crate::world::World;
 
@@ -19,9 +20,6 @@ use crate::world::World;
 const BLOCK_BYTES: usize = 256 * 1024;
 /// Blocks that may wait for one target.
 const QUEUE_BLOCKS: usize = 8;
-/// How long a target may take nothing while the others wait for it. What it sends, and what it is answered, counts as taken:
-/// a store that asks us to wait two minutes is not dropped.
-const STALL: Duration = Duration::from_secs(300);
 /// How long a target may need, once it has all of it, to make sure of it: a disk writes out what memory holds, a store joins
 /// thousands of parts. Nobody waits for it but the end of the run.
 const FINISH: Duration = Duration::from_secs(1800);

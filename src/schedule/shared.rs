@@ -15,8 +15,8 @@ use super::lease::{self, Document, Lease};
 use crate::error::{Error, Kind, Result};
 use crate::format::name::{ObjectKey, encode};
 use crate::report::Report;
-use crate::target::Target;
 use crate::target::records::{Expected, Records, Version};
+use crate::target::{AfterSignal, Target};
 use crate::world::{Clock, Watch, World};
 
 /// How often a change is made again because others came in between.
@@ -30,8 +30,8 @@ const PAUSE_MS: u64 = 400;
 pub struct Shared {
     target: Box<dyn Target>,
     records: Box<dyn Records>,
-    /// The same after a signal.
-    cleanup: Box<dyn Records>,
+    /// The same, for leases in the hand of a run that a signal does not stop at once.
+    renewing: Box<dyn Records>,
     instance: String,
     holder: String,
     time: Duration,
@@ -68,7 +68,8 @@ impl Shared {
     /// # Errors
     /// [`Kind::Config`] when the target has no records.
     pub fn new(target: Box<dyn Target>, instance: &str, holder: &str, time: Duration, world: &World) -> Result<Self> {
-        let (Some(records), Some(cleanup)) = (target.records(false), target.records(true)) else {
+        let (records, renewing) = (target.records(AfterSignal::End), target.records(AfterSignal::GoOn));
+        let (Some(records), Some(renewing)) = (records, renewing) else {
             return Err(Error::new(
                 Kind::Config,
                 format!("{} can't keep the state of several hosts", target.describe()),
@@ -76,7 +77,7 @@ impl Shared {
             .hint("name a target of type \"s3\" or \"gcs\" by `state` in [backup]"));
         };
         let (instance, holder) = (instance.to_owned(), holder.to_owned());
-        Ok(Self { target, records, cleanup, instance, holder, time, world: world.clone() })
+        Ok(Self { target, records, renewing, instance, holder, time, world: world.clone() })
     }
 
     /// Names the place.
@@ -254,7 +255,7 @@ impl Shared {
 
     /// Makes a lease hold from now on. `false`: it is another's.
     fn renew(&self, job: &str, token: &str, report: &Report) -> Result<bool> {
-        self.change(self.cleanup.as_ref(), job, report, &mut |document, _| {
+        self.change(self.renewing.as_ref(), job, report, &mut |document, _| {
             let now = self.world.clock.now();
             Ok(match document.lease.as_mut().filter(|lease| lease.token == token) {
                 None => Change::Leave(false),
@@ -268,7 +269,10 @@ impl Shared {
     }
 
     fn release(&self, job: &str, token: &str, report: &Report) -> Result<()> {
-        self.change(self.cleanup.as_ref(), job, report, &mut |document, _| {
+        // Asked for only now: what ends late after a signal has its moment yet.
+        let records = self.target.records(AfterSignal::AMoment);
+        let records = records.as_ref().unwrap_or(&self.records);
+        self.change(records.as_ref(), job, report, &mut |document, _| {
             if !document.is_held_by(token) {
                 return Ok(Change::Leave(()));
             }

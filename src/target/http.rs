@@ -15,6 +15,8 @@ use attohttpc::{Method, ProxySettings, RequestBuilder, Session};
 use base64::Engine;
 
 pub use self::line::Body;
+use super::AfterSignal;
+use super::records::http_date;
 use super::retry::{Policy, Tries};
 use super::trouble::{Line, Trouble};
 use crate::error::{Context, Error, Kind, Result};
@@ -117,9 +119,11 @@ impl Answer {
         self.header("content-length")?.parse().ok()
     }
 
-    /// How long the server asks us to wait.
+    /// How long the server asks us to wait: so many seconds, or until a time, which is the server's as that of its answer is.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
+        let text = self.header("retry-after")?.trim();
+        let until = || http_date(Some(text))?.signed_duration_since(http_date(self.header("date"))?).to_std().ok();
+        text.parse().ok().map(Duration::from_secs).or_else(until)
     }
 
     /// The whole body.
@@ -203,17 +207,29 @@ impl Client {
         Self { world, is_for_cleanup: true, ..self.clone() }
     }
 
+    /// The same, for what does this after a signal.
+    #[must_use]
+    pub fn after(&self, signal: AfterSignal) -> Self {
+        match signal {
+            AfterSignal::End => self.clone(),
+            AfterSignal::AMoment => self.for_cleanup(),
+            AfterSignal::GoOn => Self { world: self.world.for_cleanup(), is_for_cleanup: true, ..self.clone() },
+        }
+    }
+
     /// Counts up while anything moves on the line: bytes sent, answers got.
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// The same for a server that is near or not there at all: three attempts, and three seconds for a connection.
+    /// The same for a server that is near or not there at all: three attempts, three seconds for a connection, ten for an
+    /// answer, which an instance's metadata server does not give to a container that is too far away from it.
     #[must_use]
     pub fn nearby(&self) -> Self {
         let connect = self.patience.connect.min(Duration::from_secs(3));
+        let answer = self.patience.answer.min(Duration::from_secs(10));
         let policy = Policy { attempts: self.policy.attempts.min(3), ..self.policy };
-        let mut near = Self { policy, patience: Patience { connect, ..self.patience }, ..self.clone() };
+        let mut near = Self { policy, patience: Patience { connect, answer, ..self.patience }, ..self.clone() };
         near.session.connect_timeout(connect);
         near
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::patient::{Patient, STALL};
 use super::{Cause, Opener, Stored, Target, TargetError, TargetKind};
 use crate::config::table::Table;
 use crate::error::{Error, io_reason};
@@ -29,7 +30,7 @@ fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
         table.problem("path", "is not an absolute path", "begin it with /");
     }
     let root = path.unwrap_or_default().join(prefix);
-    Arc::new(move |_| Ok(Box::new(Local::new(&name, &root))))
+    Arc::new(move |cx| Ok(Box::new(Patient::new(Local::new(&name, &root), STALL, cx.world.clone()))))
 }
 
 /// A folder that keeps objects.
@@ -220,7 +221,8 @@ impl Target for Local {
             let message = format!("target {}: can't read {}: it is not a file", self.name, path.display());
             return Err(TargetError::new(Cause::Failed, message).hint("find out who put it there, and move it away"));
         }
-        Ok(Box::new(Reading { file, what: format!("target {}: can't read {}", self.name, path.display()) }))
+        let what = format!("target {}: can't read {}", self.name, path.display());
+        Ok(Box::new(Reading { file, what, size: meta.len(), taken: 0 }))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError> {
@@ -260,15 +262,24 @@ impl Target for Local {
     }
 }
 
-/// A file whose read errors say which file it was.
+/// A file whose read errors say which file it was. One that somebody cuts while it is read is an error, not an end.
 struct Reading {
     file: File,
     what: String,
+    /// How long it was when it was opened.
+    size: u64,
+    taken: u64,
 }
 
 impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let outcome = self.file.read(buffer);
-        outcome.map_err(|error| Error::from_io(error, crate::error::Kind::Target, &self.what).into_io())
+        let failed = |error| Error::from_io(error, crate::error::Kind::Target, &self.what).into_io();
+        let count = self.file.read(buffer).map_err(failed)?;
+        if count == 0 && !buffer.is_empty() && self.taken < self.size {
+            let why = format!("it was cut while it was read: it ended after {} of {} bytes", self.taken, self.size);
+            return Err(Error::new(crate::error::Kind::Target, format!("{}: {why}", self.what)).into_io());
+        }
+        self.taken += count as u64;
+        Ok(count)
     }
 }

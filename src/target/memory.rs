@@ -5,7 +5,7 @@ use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::records::{Expected, Record, Records, Version};
-use super::{Cause, Stored, Target, TargetError};
+use super::{AfterSignal, Cause, Stored, Target, TargetError};
 use crate::format::name::ObjectKey;
 
 /// Objects by key. A clone is the same store.
@@ -72,7 +72,7 @@ impl Target for Memory {
         Ok(())
     }
 
-    fn records(&self, _for_cleanup: bool) -> Option<Box<dyn Records>> {
+    fn records(&self, _: AfterSignal) -> Option<Box<dyn Records>> {
         Some(Box::new(self.clone()))
     }
 }

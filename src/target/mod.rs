@@ -18,6 +18,7 @@ pub mod gcs;
 pub mod http;
 pub mod local;
 pub mod memory;
+pub mod patient;
 pub mod records;
 pub mod retry;
 pub mod s3;
@@ -109,6 +110,17 @@ impl From<TargetError> for Error {
     }
 }
 
+/// What becomes of requests when a signal has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterSignal {
+    /// They end.
+    End,
+    /// They have a moment yet, from the signal on or from where this was asked for: something is put in order.
+    AMoment,
+    /// They go on: nobody waits for them.
+    GoOn,
+}
+
 /// A place that keeps objects. Every method may be called from several threads at once.
 ///
 /// The contract, which the conformance suite holds every target to:
@@ -150,6 +162,15 @@ pub trait Target: Send + Sync {
     /// The target's own failure; never a part of the listing.
     fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError>;
 
+    /// Looks at what storing, reading and removing does not show, for `check`, while the object `probe` stands there; what is
+    /// in doubt, in words.
+    ///
+    /// # Errors
+    /// Why no backup can be stored there.
+    fn look_closer(&self, _probe: &ObjectKey) -> Result<Vec<String>, TargetError> {
+        Ok(Vec::new())
+    }
+
     /// Removes an object for good.
     ///
     /// # Errors
@@ -182,8 +203,8 @@ pub trait Target: Send + Sync {
         0
     }
 
-    /// Records that several hosts change by turns, where the target has such; `for_cleanup`: also after a signal.
-    fn records(&self, _for_cleanup: bool) -> Option<Box<dyn Records>> {
+    /// Records that several hosts change by turns, where the target has such.
+    fn records(&self, _after: AfterSignal) -> Option<Box<dyn Records>> {
         None
     }
 }

@@ -104,6 +104,18 @@ pub type Refuser = fn(&str) -> Option<&'static str>;
 /// From an answer's head to the one that the client gets.
 pub type Editor = fn(String) -> String;
 
+/// From a request's head to all that its client gets instead of the server's answer, if it does.
+pub type Canner = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+#[derive(Default)]
+struct Canned(Mutex<Option<Canner>>);
+
+impl std::fmt::Debug for Canned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Canned(…)")
+    }
+}
+
 impl Plan {
     fn fault(&self, number: usize) -> Option<Fault> {
         (number >= self.at && number - self.at < self.count).then_some(self.fault)
@@ -133,6 +145,7 @@ struct State {
     heads: Mutex<Vec<String>>,
     over: AtomicBool,
     canned: Mutex<Option<String>>,
+    some_canned: Canned,
     refused: Mutex<Option<Refuser>>,
     edited: Mutex<Option<Editor>>,
     one_at_a_time: bool,
@@ -195,6 +208,11 @@ impl Proxy {
     /// Answers every request with these bytes.
     pub fn answer(&self, bytes: &str) {
         *self.state.canned.lock().unwrap() = Some(bytes.to_owned());
+    }
+
+    /// Answers some requests by bytes that may depend on what was asked.
+    pub fn answer_some(&self, canner: Canner) {
+        *self.state.some_canned.0.lock().unwrap() = Some(canner);
     }
 
     /// Answers some requests by a status: bare, or `403 AccessDenied:`, with that word in S3's error document.
@@ -395,6 +413,10 @@ fn serve(
         return Ok(());
     }
     let canned = state.canned.lock().unwrap().clone();
+    if let Some(canned) = canned {
+        return client.write_all(canned.as_bytes());
+    }
+    let canned = state.some_canned.0.lock().unwrap().as_ref().and_then(|canner| canner(&head));
     if let Some(canned) = canned {
         return client.write_all(canned.as_bytes());
     }

@@ -13,11 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use common::proxy::Proxy;
 use tempfile::TempDir;
+use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::target::Target;
-use voxeltron_backup::target::cloud::Cloud;
-use voxeltron_backup::target::gcs::Gcs;
+use voxeltron_backup::target::cloud::{Cloud, Settings as CloudSettings};
+use voxeltron_backup::target::gcs::{Gcs, Identity, Settings as GcsSettings};
+use voxeltron_backup::target::http::Patience;
 use voxeltron_backup::target::local::Local;
 use voxeltron_backup::target::memory::Memory;
+use voxeltron_backup::target::patient::{Patient, STALL};
 use voxeltron_backup::target::s3::{S3, Settings};
 use voxeltron_backup::world::World;
 
@@ -28,6 +31,16 @@ pub trait Place: Sync {
     /// The same place for writers that meet, where its server alone would not keep them apart.
     fn racing(&self) -> &dyn Target {
         self.target()
+    }
+
+    /// The same place behind a proxy that can break the line to it; none where there is no line.
+    fn by_a_line(&self) -> Option<(Box<dyn Target>, Proxy)> {
+        None
+    }
+
+    /// Cuts an object to so many bytes where it lies, as somebody else could; false where nobody can.
+    fn cut(&self, _key: &ObjectKey, _bytes: u64) -> bool {
+        false
     }
 
     /// Puts things beside our objects that are none of ours, as far as the place can hold such.
@@ -61,13 +74,13 @@ pub trait Place: Sync {
 #[derive(Debug)]
 pub struct LocalPlace {
     folder: TempDir,
-    target: Local,
+    target: Patient<Local>,
 }
 
 impl Default for LocalPlace {
     fn default() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let target = Local::new("local", folder.path());
+        let target = Patient::new(Local::new("local", folder.path()), STALL, World::system());
         Self { folder, target }
     }
 }
@@ -106,6 +119,11 @@ impl Place for LocalPlace {
 
     fn below(&self, prefix: &str) -> Option<Box<dyn Target>> {
         Some(Box::new(Local::new("local", &self.root().join(prefix))))
+    }
+
+    fn cut(&self, key: &ObjectKey, bytes: u64) -> bool {
+        std::fs::File::options().write(true).open(self.root().join(key.as_str())).unwrap().set_len(bytes).unwrap();
+        true
     }
 
     fn add_foreign(&self) {
@@ -153,6 +171,11 @@ impl Place for MemoryPlace {
     }
 }
 
+/// So short that a line which stands still is given up within a test.
+fn short(patience: Patience) -> Patience {
+    Patience { answer: Duration::from_millis(1_200), ..patience }
+}
+
 /// A bucket on a real S3 server, below a prefix.
 #[derive(Debug)]
 pub struct S3Place {
@@ -180,6 +203,13 @@ impl S3Place {
 impl Place for S3Place {
     fn target(&self) -> &dyn Target {
         &self.target
+    }
+
+    fn by_a_line(&self) -> Option<(Box<dyn Target>, Proxy)> {
+        let proxy = Proxy::new(common::s3::address_of(&self.bucket.endpoint), false);
+        let settings = self.bucket.settings("line/");
+        let settings = Settings { endpoint: proxy.endpoint(), patience: short(settings.patience), ..settings };
+        Some((Box::new(settings.open(&common::s3::keys(), &proxy.world()).unwrap()), proxy))
     }
 
     fn racing(&self) -> &dyn Target {
@@ -247,6 +277,13 @@ impl Place for GcsPlace {
         &self.target
     }
 
+    fn by_a_line(&self) -> Option<(Box<dyn Target>, Proxy)> {
+        let proxy = Proxy::new(self.stub.address(), false);
+        let settings = common::gcs::settings(&proxy.endpoint(), "bucket", "line/");
+        let settings = GcsSettings { patience: short(settings.patience), ..settings };
+        Some((Box::new(settings.open(common::gcs::account(&self.stub), &proxy.world()).unwrap()), proxy))
+    }
+
     fn add_foreign(&self) {
         FOREIGN.iter().for_each(|key| self.stub.put(key, b"x"));
     }
@@ -299,6 +336,13 @@ impl Place for FakeGcsPlace {
         &self.target
     }
 
+    fn by_a_line(&self) -> Option<(Box<dyn Target>, Proxy)> {
+        let proxy = Proxy::new(self.bucket.address(), false);
+        let settings = common::gcs::settings(&proxy.endpoint(), &self.bucket.name, "line/");
+        let settings = GcsSettings { patience: short(settings.patience), ..settings };
+        Some((Box::new(settings.open(Identity::Anonymous, &proxy.world()).unwrap()), proxy))
+    }
+
     fn add_foreign(&self) {
         FOREIGN.iter().for_each(|key| self.bucket.put(key, b"x"));
     }
@@ -326,6 +370,13 @@ impl CloudPlace {
 impl Place for CloudPlace {
     fn target(&self) -> &dyn Target {
         &self.target
+    }
+
+    fn by_a_line(&self) -> Option<(Box<dyn Target>, Proxy)> {
+        let proxy = Proxy::new(common::cloud::address(), false);
+        let settings = common::cloud::settings("line/");
+        let settings = CloudSettings { patience: short(settings.patience), ..settings };
+        Some((Box::new(self.account.open(&proxy.endpoint(), &settings, &proxy.world())), proxy))
     }
 
     fn add_foreign(&self) {

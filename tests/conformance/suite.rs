@@ -12,6 +12,7 @@ use voxeltron_backup::target::{Cause, Target};
 
 use super::Place;
 use super::common::faults::{FailingBody, StallingBody, Stuttering};
+use super::common::proxy::{Fault, Plan};
 use super::common::sample::noise;
 
 /// Makes a test of every case for one target.
@@ -20,6 +21,8 @@ macro_rules! holds_for {
         what_is_put_comes_back
         objects_at_every_edge_of_a_part_come_back
         a_large_object_comes_back_by_its_digest
+        a_read_goes_on_where_its_line_broke
+        a_read_that_somebody_disturbs_is_whole_or_an_error
         sizes_and_keys_are_right
         bytes_come_through_in_any_portion
         what_exists_is_not_overwritten
@@ -133,6 +136,73 @@ pub fn a_large_object_comes_back_by_its_digest(place: &dyn Place) {
     assert_eq!(length, size);
     assert_eq!(digest.finalize(), body.digest.finalize());
     target.delete(&key).unwrap();
+}
+
+/// Of an object that takes several requests, whatever the place asks for at once.
+fn in_pieces() -> Vec<u8> {
+    noise(2 * (16 << 20) + 5)
+}
+
+pub fn a_read_goes_on_where_its_line_broke(place: &dyn Place) {
+    // What is read without a line can't break so; what stands for it there is the next case.
+    let Some((target, proxy)) = place.by_a_line() else { return };
+    let (key, bytes) = (key("host/shop/large"), in_pieces());
+    target.put(&key, &mut &bytes[..]).unwrap();
+    let read = || {
+        let mut got = Vec::new();
+        let ended = target.get(&key).map_err(|failure| failure.error.into_io());
+        ended.and_then(|mut reader| reader.read_to_end(&mut got)).map(|_| got)
+    };
+    proxy.set(None);
+    assert!(read().unwrap() == bytes);
+    let undisturbed = proxy.lines();
+    let pieces = undisturbed.len();
+    assert!(pieces > 2, "{undisturbed:?}");
+    let breaks = [Fault::Cut, Fault::ResetAnswer, Fault::Close, Fault::Error500, Fault::Error503];
+    let once = breaks.into_iter().flat_map(|fault| (0..pieces).map(move |at| Plan { at, count: 1, fault }));
+    // One that stands still takes its time; and what is asked for again can break, too.
+    let more = [(Fault::StallAnswer, 1), (Fault::Cut, 2), (Fault::Error500, 2)];
+    for plan in once.chain(more.map(|(fault, count)| Plan { at: 1, count, fault })) {
+        proxy.set(Some(plan));
+        assert!(read().is_ok_and(|got| got == bytes), "{plan:?}");
+        assert_ne!(proxy.lines(), undisturbed, "{plan:?}: it met the fault");
+    }
+    // A line that stays broken is an error, however much of it has come.
+    for fault in [Fault::ResetAnswer, Fault::Close, Fault::Error500] {
+        proxy.set(Some(Plan { at: 1, count: usize::MAX / 2, fault }));
+        assert!(read().is_err(), "{fault:?} for good");
+    }
+}
+
+pub fn a_read_that_somebody_disturbs_is_whole_or_an_error(place: &dyn Place) {
+    let target = place.target();
+    let (key, bytes) = (key("host/shop/large"), in_pieces());
+    let disturbances: [&dyn Fn() -> bool; 2] = [
+        &|| {
+            target.delete(&key).unwrap();
+            true
+        },
+        &|| place.cut(&key, 1_000_000),
+    ];
+    for (number, disturb) in disturbances.into_iter().enumerate() {
+        target.put(&key, &mut &bytes[..]).unwrap();
+        let (mut reader, mut got) = (target.get(&key).unwrap(), vec![0; 500_000]);
+        reader.read_exact(&mut got).unwrap();
+        let happened = disturb();
+        // Some of what was there before may have come already.
+        let ended = reader.read_to_end(&mut got);
+        assert!(bytes.starts_with(&got), "{number}: what came is its beginning");
+        match ended {
+            Ok(_) => assert!(got == bytes, "{number}: {} of {} bytes, and no error", got.len(), bytes.len()),
+            Err(error) => {
+                assert!(happened && got.len() < bytes.len(), "{number}: {error}");
+                let error = Error::from_io(error, Kind::Other, "read");
+                assert_eq!(error.kind, Kind::Target, "{number}: {error:?}");
+                assert!(error.message.contains("host/shop/large"), "{number}: {error:?}");
+            }
+        }
+        target.delete(&key).unwrap();
+    }
 }
 
 pub fn sizes_and_keys_are_right(place: &dyn Place) {

@@ -42,40 +42,56 @@ fn shows_nowhere(engine: &str, container: &str, canary: &str, url: &str, tools: 
     assert!(said.contains(&format!("docker exec -i voxeltron-db-{container} ")), "{said}");
     assert!(!said.contains(canary), "{said}");
     assert_eq!(arguments, BTreeSet::new());
-    // A child has its shell's name until it becomes the tool; Redis and MySQL run by a loader here.
+    // A child has its shell's name until it becomes the tool; Redis, Valkey and MySQL run by a loader here.
     let is = |name: &str| tools.contains(&name) || name == "sh" || name.starts_with("ld-linux");
     assert!(environments.iter().all(|name| is(name)), "{environments:?}");
     assert!(environments.iter().any(|name| name != "sh"), "it is seen where it is: {environments:?}");
 }
 
-#[test]
-fn a_password_of_mysql_shows_nowhere_else() {
-    const CANARY: &str = "canary-of-mysql-31c7";
-    let place = &Place::all()[2];
+/// A user of MySQL or MariaDB, whose tools have these names there.
+fn of_sql(place: &Place, container: &str, canary: &str, tools: &[&str]) {
     let db = Database::new(place);
-    let user = format!("canary{}", std::process::id());
+    let user = format!("canary{}", number());
     place.sql(
         "mysql",
-        &format!("CREATE USER {user}@'127.0.0.1' IDENTIFIED BY '{CANARY}'; GRANT ALL ON *.* TO {user}@'127.0.0.1';"),
+        &format!("CREATE USER {user}@'127.0.0.1' IDENTIFIED BY '{canary}'; GRANT ALL ON *.* TO {user}@'127.0.0.1';"),
     );
-    let url = format!("mysql://{user}:{CANARY}@127.0.0.1:3306/{}", db.name.replace(' ', "%20"));
-    shows_nowhere("mysql", "orders", CANARY, &url, &["mysql", "mysqldump"]);
+    let url = format!("mysql://{user}:{canary}@127.0.0.1:3306/{}", db.name.replace(' ', "%20"));
+    shows_nowhere("mysql", container, canary, &url, tools);
     place.sql("mysql", &format!("DROP USER {user}@'127.0.0.1';"));
 }
 
 #[test]
-fn a_password_of_redis_shows_nowhere_else() {
-    const CANARY: &str = "canary-of-redis-58e0";
-    let server = Server::redis();
+fn a_password_of_mysql_shows_nowhere_else() {
+    of_sql(&Place::all()[2], "orders", "canary-of-mysql-31c7", &["mysql", "mysqldump"]);
+}
+
+#[test]
+fn a_password_of_mariadb_shows_nowhere_else() {
+    of_sql(&Place::all()[4], "orders2", "canary-of-mariadb-b06f", &["mariadb", "mariadb-dump"]);
+}
+
+/// A user of Redis or Valkey.
+fn of_keys(server: &Server, canary: &str) {
     server.fill();
     let user = format!("canary-{}", number());
     // As the hash of the password, so that the watcher of another test sees no argument with it.
-    let hash = common::tool(Command::new("sha256sum").stdin(Stdio::piped()), CANARY.as_bytes());
+    let hash = common::tool(Command::new("sha256sum").stdin(Stdio::piped()), canary.as_bytes());
     let hash = format!("#{}", hash.split_whitespace().next().unwrap());
     server.cli(&["ACL", "SETUSER", &user, "on", &hash, "~*", "&*", "+@all"]);
-    let url = format!("redis://{user}:{CANARY}@127.0.0.1:6379");
-    shows_nowhere("redis", server.name, CANARY, &url, &["redis-cli"]);
+    let url = server.place.base.replace("://", &format!("://{user}:{canary}@"));
+    shows_nowhere("redis", server.name, canary, &url, &[server.client]);
     server.cli(&["ACL", "DELUSER", &user]);
+}
+
+#[test]
+fn a_password_of_redis_shows_nowhere_else() {
+    of_keys(&Server::redis(), "canary-of-redis-58e0");
+}
+
+#[test]
+fn a_password_of_valkey_shows_nowhere_else() {
+    of_keys(&Server::valkey(), "canary-of-valkey-c25d");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Server {
     pub place: Place,
     /// The container's name, if it is in one.
     pub name: &'static str,
-    client: &'static str,
+    pub client: &'static str,
     _alone: Option<MutexGuard<'static, ()>>,
     child: Option<Child>,
 }
@@ -36,7 +36,7 @@ impl Server {
         Self { place, name: "mycache", client: "redis-cli", _alone: alone, child: None }
     }
 
-    fn valkey() -> Self {
+    pub fn valkey() -> Self {
         static VALKEY: Mutex<()> = Mutex::new(());
         let alone = alone(&VALKEY);
         let place = Place::container("redis", "mycache2", "redis://127.0.0.1:6399");
@@ -50,30 +50,52 @@ impl Server {
         Self { place, name: "mydocs", client: "mongosh", _alone: None, child: None }
     }
 
-    /// A server of this test's own on this machine, and the tools of another root.
     fn redis_of_another_root() -> Self {
+        let place = Place::container("redis", "mycache", "");
+        Self::of_another_root(place, "VOXELTRON_TEST_ROOT", "VOXELTRON_TEST_REDIS_7", "redis-cli")
+    }
+
+    fn valkey_of_another_root() -> Self {
+        let place = Place::container("redis", "mycache2", "");
+        let place = with_password(place, "VOXELTRON_TEST_CONTAINER_VALKEY_PASSWORD");
+        Self::of_another_root(place, "VOXELTRON_TEST_VALKEY_ROOT", "VOXELTRON_TEST_VALKEY_8", "valkey-cli")
+    }
+
+    /// A server of this test's own on this machine, with the password of `place`, and the tools of another root.
+    fn of_another_root(place: Place, root: &str, tools: &str, client: &'static str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let base = format!("redis://127.0.0.1:{port}");
-        let exec = super::in_root("VOXELTRON_TEST_ROOT");
-        let place = Place { exec, ..Place::container("redis", "mycache", &base) };
-        let tool = format!("{}/redis-server", from_runner("VOXELTRON_TEST_REDIS_7"));
+        let place = Place { exec: super::in_root(root), base: format!("redis://127.0.0.1:{port}"), ..place };
+        let tool = format!("{}/{}", from_runner(tools), client.replace("-cli", "-server"));
         let child = Command::new(tool)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0"])
             .args(["--enable-debug-command", "local", "--requirepass", &place.password])
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { place, name: "", client: "redis-cli", _alone: None, child: Some(child) };
+        let server = Self { place, name: "", client, _alone: None, child: Some(child) };
         wait_until("the server answers", || server.ask(&["PING"]).is_ok_and(|said| said.starts_with("PONG")));
         server
     }
 
     pub fn mongodb_of_a_clean_environment() -> Self {
+        let path = format!("PATH={}:/usr/bin:/bin", from_runner("VOXELTRON_TEST_MONGO_TOOLS"));
+        Self::mongodb_by(["env", "-i", &path].map(str::to_owned).to_vec())
+    }
+
+    /// The shell is given what it is to do by `/dev/stdin`, so this root needs a `/proc`, as each container has one. It is
+    /// mounted for the tool alone, so that nothing has to take it away.
+    fn mongodb_of_another_root() -> Self {
+        let mut exec = super::in_root("VOXELTRON_TEST_MONGO_ROOT");
+        let script = "mount -t proc proc \"$2/proc\" && exec \"$@\"";
+        let at = exec.iter().position(|word| word == "chroot").unwrap();
+        exec.splice(at..at, ["unshare", "--mount", "sh", "-c", script, "sh"].map(str::to_owned));
+        Self::mongodb_by(exec)
+    }
+
+    fn mongodb_by(exec: Vec<String>) -> Self {
         let url = from_runner("VOXELTRON_TEST_MONGODB_URL");
         let (credentials, host) = url.trim_end_matches('/').rsplit_once('@').unwrap();
         let (user, password) = credentials.strip_prefix("mongodb://").unwrap().split_once(':').unwrap();
-        let path = format!("PATH={}:/usr/bin:/bin", from_runner("VOXELTRON_TEST_MONGO_TOOLS"));
-        let exec = ["env", "-i", &path].map(str::to_owned).to_vec();
         let base = format!("mongodb://{user}@{host}");
         let place = Place { engine: "mongodb", exec, base, password: password.to_owned() };
         Self { place, name: "", client: "mongosh", _alone: None, child: None }
@@ -230,6 +252,11 @@ fn redis_goes_there_and_back_in_another_root() {
     redis_there_and_back(&Server::redis_of_another_root());
 }
 
+#[test]
+fn valkey_goes_there_and_back_in_another_root() {
+    redis_there_and_back(&Server::valkey_of_another_root());
+}
+
 fn mongodb_there_and_back(server: &Server) {
     let place = &server.place;
     let (name, beside) = (format!("vx_ü_{}", number()), format!("vx_beside_{}", number()));
@@ -270,6 +297,11 @@ fn mongodb_goes_there_and_back_in_a_container() {
 #[test]
 fn mongodb_goes_there_and_back_in_a_clean_environment() {
     mongodb_there_and_back(&Server::mongodb_of_a_clean_environment());
+}
+
+#[test]
+fn mongodb_goes_there_and_back_in_another_root() {
+    mongodb_there_and_back(&Server::mongodb_of_another_root());
 }
 
 /// Runs a database's commands without a table, and gives what they say.

@@ -113,15 +113,15 @@ enum Stop {
 }
 
 /// A database of one engine, with what tells its tools from others at work.
-struct Case<'p> {
+struct Case {
     sandbox: Sandbox,
-    container: &'p str,
+    container: &'static str,
     dump: Vec<String>,
     load: Vec<String>,
-    drill: Option<Vec<String>>,
+    drill: Vec<String>,
 }
 
-impl Case<'_> {
+impl Case {
     fn configure(&self, engine: &str, place: &Place, url: &str) {
         let file = self.sandbox.write("password", &place.password);
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -185,16 +185,38 @@ impl Case<'_> {
         assert_eq!(strange, Vec::<String>::new());
     }
 
+    fn dump_is_stopped(&self, stop: Stop) {
+        self.stopped(&["run-job", if stop == Stop::Time { "soon" } else { "long" }], &self.dump, stop);
+    }
+
+    fn load_is_stopped(&self, stop: Stop) {
+        self.stopped(&["restore", "shop", "--latest", "--yes"], &self.load, stop);
+    }
+
+    fn drill_is_stopped(&self, stop: Stop) {
+        self.stopped(&["verify", "shop", "--job", "long", "--restore"], &self.drill, stop);
+    }
+
     fn all_stops(&self) {
         for stop in [Stop::Signal, Stop::Time, Stop::Death] {
-            self.stopped(&["run-job", if stop == Stop::Time { "soon" } else { "long" }], &self.dump, stop);
+            self.dump_is_stopped(stop);
         }
         for stop in [Stop::Signal, Stop::Death] {
-            self.stopped(&["restore", "shop", "--latest", "--yes"], &self.load, stop);
-            if let Some(drill) = &self.drill {
-                self.stopped(&["verify", "shop", "--job", "long", "--restore"], drill, stop);
-            }
+            self.load_is_stopped(stop);
+            self.drill_is_stopped(stop);
         }
+        self.restores();
+    }
+
+    /// What the tools of one family do, those of its other server do too: each of the three, but not by each way.
+    fn some_stops(&self) {
+        self.dump_is_stopped(Stop::Signal);
+        self.load_is_stopped(Stop::Death);
+        self.drill_is_stopped(Stop::Signal);
+        self.restores();
+    }
+
+    fn restores(&self) {
         self.sandbox.command(&["-q", "restore", "shop", "--latest", "--yes"]).stderr_any().run();
     }
 }
@@ -203,21 +225,21 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-#[test]
-fn mysql_is_stopped_in_its_container_whatever_stops_us() {
-    let place = &Place::all()[2];
+/// A database of MySQL or MariaDB, whose tools have these names there.
+fn sql_is_stopped(place: &Place, container: &'static str, [dump, client]: [&str; 2], stops: impl FnOnce(&Case)) {
     let db = Database::new(place);
     let scratch = format!("{}__restoring_", db.name);
+    let load = words(&[client, &scratch, "--binary-mode"]);
     let case = Case {
         sandbox: Sandbox::new(),
-        container: "orders",
-        dump: words(&["mysqldump", &db.name, "--single-transaction"]),
-        load: words(&["mysql", &scratch, "--binary-mode"]),
-        drill: None,
+        container,
+        dump: words(&[dump, &db.name, "--single-transaction"]),
+        drill: load.clone(),
+        load,
     };
     case.configure("mysql", place, &format!("{}/{}", place.base, db.name.replace(' ', "%20")));
     let before = db.all(&db.name);
-    case.all_stops();
+    stops(&case);
     assert_eq!(db.all(&db.name), before);
     let left = place.sql("mysql", "SHOW DATABASES;");
     for name in left.lines().filter(|name| name.starts_with(&scratch)) {
@@ -226,8 +248,17 @@ fn mysql_is_stopped_in_its_container_whatever_stops_us() {
 }
 
 #[test]
-fn redis_is_stopped_in_its_container_whatever_stops_us() {
-    let server = Server::redis();
+fn mysql_is_stopped_in_its_container_whatever_stops_us() {
+    sql_is_stopped(&Place::all()[2], "orders", ["mysqldump", "mysql"], Case::all_stops);
+}
+
+#[test]
+fn mariadb_is_stopped_in_its_container_by_a_signal_and_by_our_death() {
+    sql_is_stopped(&Place::all()[4], "orders2", ["mariadb-dump", "mariadb"], Case::some_stops);
+}
+
+/// A server of Redis or Valkey.
+fn keys_are_stopped(server: &Server, stops: impl FnOnce(&Case)) {
     server.fill();
     let before = server.digest();
     let user = format!("stop-{}", number());
@@ -235,20 +266,30 @@ fn redis_is_stopped_in_its_container_whatever_stops_us() {
     let case = Case {
         sandbox: Sandbox::new(),
         container: server.name,
-        dump: words(&["redis-cli", &user, "--rdb"]),
-        load: words(&["redis-cli", &user, "--pipe"]),
-        drill: Some(words(&["redis-cli", "/tmp/voxeltron-drill-", "--pipe"])),
+        dump: words(&[server.client, &user, "--rdb"]),
+        load: words(&[server.client, &user, "--pipe"]),
+        drill: words(&[server.client, "/tmp/voxeltron-drill-", "--pipe"]),
     };
     let url = server.place.base.replace("://", &format!("://{user}@"));
     case.configure("redis", &server.place, &url);
     // The server waits before it sends anything: else the dump may be over before its tool is seen.
     let delay = |seconds| server.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", seconds]);
     delay("3");
-    case.all_stops();
+    stops(&case);
     delay("0");
     assert_eq!(server.digest(), before);
     wait_until("the drills are gone", || server.no_drill_is_left());
     server.cli(&["ACL", "DELUSER", &user]);
+}
+
+#[test]
+fn redis_is_stopped_in_its_container_whatever_stops_us() {
+    keys_are_stopped(&Server::redis(), Case::all_stops);
+}
+
+#[test]
+fn valkey_is_stopped_in_its_container_by_a_signal_and_by_our_death() {
+    keys_are_stopped(&Server::valkey(), Case::some_stops);
 }
 
 #[test]
@@ -262,7 +303,7 @@ fn mongodb_is_stopped_in_its_container_whatever_stops_us() {
         container: server.name,
         dump: words(&["mongodump", &format!("--db={name}")]),
         load: words(&["mongorestore", &format!("--nsTo={name}.")]),
-        drill: None,
+        drill: words(&["mongorestore", &format!("--nsTo={name}__drill_")]),
     };
     case.configure("mongodb", &server.place, &format!("{}/{name}?authSource=admin", server.place.base));
     case.all_stops();

@@ -1,7 +1,15 @@
 //! What is told, or refused with its mend, before anything begins: a part of a schema, rights that roles give, an empty
-//! schema, a replica, a dump of a newer server; and what does not count.
+//! schema, a replica, a dump of a newer server; and what does not count: a grant that is not in force, a limit on time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
+
+/// Held by whoever sets what all sessions of MySQL's server follow, and by whoever would be misled by it.
+fn settings_of_all(server: &Server) -> Option<MutexGuard<'static, ()>> {
+    static SETTINGS: Mutex<()> = Mutex::new(());
+    (!server.maria).then(|| SETTINGS.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// Undoes something however a test ends.
 struct Undo<'a>(&'a Server, String);
@@ -32,7 +40,177 @@ pub fn a_part_of_a_database_never_takes_the_place_of_the_whole(server: Server) {
     assert_eq!((db.engine().partial(), db.engine().leaves_out()), (None, None));
 }
 
+/// A user who has next to nothing yet.
+struct Poor {
+    user: String,
+    url: String,
+}
+
+impl Poor {
+    fn new(db: &Database, label: &str) -> Self {
+        let user = format!("vx_{label}_{}_{}", std::process::id(), db.server.maria);
+        db.server.admin(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'poor'"));
+        let url = db.server.url(&db.name);
+        let url = format!("mysql://{user}:poor@{}", url.rsplit_once('@').unwrap().1);
+        // What shows routines, each family by its own.
+        let routines = if db.server.maria { "SELECT ON mysql.proc" } else { "SHOW_ROUTINE ON *.*" };
+        let this = Self { user, url };
+        this.gets(db, routines);
+        this
+    }
+
+    /// `RIGHTS ON PLACE`.
+    fn gets(&self, db: &Database, what: &str) {
+        db.server.admin(&format!("GRANT {what} TO {}@'%'", self.user));
+    }
+
+    fn engine(&self, db: &Database) -> Box<dyn Engine> {
+        open(Settings { url: Secret::new(&self.url), ..settings(&db.server, &db.name) })
+    }
+
+    /// What it is told to lack; with the statement that it is told, a dump is whole.
+    #[track_caller]
+    fn lacks(&self, db: &Database, what: &str) -> String {
+        let error = self.engine(db).probe(&cx()).expect_err(what);
+        assert!(error.message.contains(&format!(" lacks {what}")), "{error:?}");
+        let hint = error.hint.unwrap();
+        db.server.admin(&hint);
+        self.engine(db).probe(&cx()).unwrap();
+        let dumped = |engine: &dyn Engine| plain(&dump(engine).unwrap().0);
+        similar(&dumped(db.engine().as_ref()), &dumped(self.engine(db).as_ref()));
+        hint.split_once(" TO ").unwrap().0.to_owned()
+    }
+
+    /// Whether the tool would leave the trigger out, and end well.
+    fn dumps_no_trigger(&self, db: &Database) -> bool {
+        let poor = Server { user: self.user.clone(), password: "poor".to_owned(), ..db.server.clone() };
+        !poor.all_of(&db.name).contains(" TRIGGER ")
+    }
+}
+
+/// A dump without what differs from one to the next.
+fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    text.lines().filter(|line| !line.starts_with("-- ")).collect::<Vec<_>>().join("\n")
+}
+
+/// Of several grants that fit a schema the server takes the nearest alone, and `SHOW GRANTS` lists all.
+pub fn a_grant_that_a_nearer_one_puts_out_of_force_does_not_count(server: Server) {
+    let _settings = settings_of_all(&server);
+    let db = Database::small(server, "near", true);
+    let all = ident(&db.name).replace('_', "\\_");
+    for (label, nearer, farther, told) in [
+        ("name", all.as_str(), "`vx%`", "TRIGGER"),
+        ("longer", "`vx%`", "`v%`", "SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, EXECUTE"),
+    ] {
+        let poor = Poor::new(&db, label);
+        let _undo = Undo(&db.server, format!("DROP USER {}@'%'", poor.user));
+        poor.gets(&db, &format!("SELECT, SHOW VIEW, EVENT, EXECUTE, LOCK TABLES ON {nearer}.*"));
+        poor.gets(&db, &format!("TRIGGER ON {farther}.*"));
+        assert!(poor.dumps_no_trigger(&db), "{label}");
+        assert_eq!(poor.lacks(&db, "TRIGGER"), format!("GRANT {told} ON {all}.*"), "{label}");
+    }
+    // What the nearer one gives is enough.
+    let poor = Poor::new(&db, "enough");
+    let _undo = Undo(&db.server, format!("DROP USER {}@'%'", poor.user));
+    poor.gets(&db, "SELECT, SHOW VIEW, TRIGGER, EVENT, EXECUTE ON `vx%`.*");
+    poor.gets(&db, "SELECT ON `v%`.*");
+    poor.engine(&db).probe(&cx()).unwrap();
+    assert!(!poor.dumps_no_trigger(&db));
+}
+
+#[test]
+fn what_was_revoked_in_part_is_missing() {
+    let server = Server::mysql();
+    let _settings = settings_of_all(&server);
+    let db = Database::small(server, "revoked", true);
+    let poor = Poor::new(&db, "part");
+    // As long as anybody has a restriction, it can't be put back.
+    let _undo = Undo(&db.server, format!("DROP USER {}@'%';SET GLOBAL partial_revokes = OFF", poor.user));
+    db.server.admin("SET GLOBAL partial_revokes = ON");
+    poor.gets(&db, "SELECT, SHOW VIEW, TRIGGER, EVENT, EXECUTE ON *.*");
+    let revoke = |rights: &str, on: &str| db.server.admin(&format!("REVOKE {rights} ON {on}.* FROM {}@'%'", poor.user));
+    // What is taken elsewhere takes nothing here.
+    revoke("SELECT, TRIGGER", "mysql");
+    poor.engine(&db).probe(&cx()).unwrap();
+    let name = ident(&db.name);
+    for rights in ["TRIGGER", "EVENT", "SELECT", "SELECT, SHOW VIEW, TRIGGER, EVENT"] {
+        revoke(rights, &name);
+        if rights == "TRIGGER" {
+            assert!(poor.dumps_no_trigger(&db));
+        }
+        assert_eq!(poor.lacks(&db, rights), format!("GRANT {rights} ON {name}.*"));
+    }
+    // A name is no pattern any more, and what is escaped in it is another's.
+    revoke("TRIGGER", &name.replace('_', "\\_"));
+    poor.engine(&db).probe(&cx()).unwrap();
+    for (label, place) in [("pattern", "`vx%`".to_owned()), ("escaped", name.replace('_', "\\_"))] {
+        let poor = Poor::new(&db, label);
+        let _undo = Undo(&db.server, format!("DROP USER {}@'%'", poor.user));
+        poor.gets(&db, &format!("SELECT, SHOW VIEW, TRIGGER, EVENT, EXECUTE ON {place}.*"));
+        let told = poor.lacks(&db, "SELECT, SHOW VIEW, TRIGGER, EVENT");
+        assert_eq!(told, format!("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON {name}.*"));
+    }
+}
+
+/// While a role is active MySQL takes the grant whose pattern comes first by its bytes.
+#[test]
+fn with_a_role_a_grant_by_name_may_be_out_of_force() {
+    let server = Server::mysql();
+    let _settings = settings_of_all(&server);
+    let db = Database::small(server, "spelled", true);
+    let (poor, role) = (Poor::new(&db, "spelled"), format!("vx_spelled_role_{}", std::process::id()));
+    let _undo = Undo(&db.server, format!("DROP USER {}@'%';DROP ROLE {role}", poor.user));
+    let all = ident(&db.name).replace('_', "\\_");
+    poor.gets(&db, "SELECT, SHOW VIEW, EVENT ON `vx%`.*");
+    db.server.admin(&format!("CREATE ROLE {role}; GRANT SELECT, SHOW VIEW, EVENT, TRIGGER ON {all}.* TO {role}"));
+    poor.gets(&db, &role);
+    db.server.admin(&format!("SET DEFAULT ROLE {role} TO {}@'%'", poor.user));
+    assert!(poor.dumps_no_trigger(&db));
+    assert_eq!(poor.lacks(&db, "TRIGGER"), "GRANT TRIGGER ON *.*");
+    assert!(!poor.dumps_no_trigger(&db));
+}
+
+/// MySQL keeps routines where nobody can look: a right to look into its own schema shows none.
+#[test]
+fn a_right_to_look_into_the_servers_own_schema_shows_no_routine() {
+    let db = Database::small(Server::mysql(), "kept", true);
+    let poor = Poor::new(&db, "kept");
+    let _undo = Undo(&db.server, format!("DROP USER {}@'%'", poor.user));
+    db.server.admin(&format!("REVOKE ALL ON *.* FROM {}@'%'", poor.user));
+    poor.gets(&db, &format!("SELECT, SHOW VIEW, TRIGGER, EVENT ON {}.*", ident(&db.name).replace('_', "\\_")));
+    poor.gets(&db, "SELECT ON mysql.*");
+    assert_eq!(poor.lacks(&db, "the right to see routines"), "GRANT SHOW_ROUTINE ON *.*");
+}
+
+#[test]
+fn a_role_that_every_login_makes_active_counts() {
+    let server = Server::mysql();
+    let _settings = settings_of_all(&server);
+    let db = Database::small(server, "login", true);
+    let (poor, role) = (Poor::new(&db, "login"), format!("vx_login_role_{}", std::process::id()));
+    let _undo = Undo(
+        &db.server,
+        format!("SET GLOBAL activate_all_roles_on_login = OFF;DROP USER {}@'%';DROP ROLE {role}", poor.user),
+    );
+    let all = ident(&db.name).replace('_', "\\_");
+    db.server.admin(&format!("CREATE ROLE {role}; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON {all}.* TO {role}"));
+    poor.gets(&db, &role);
+    let probe = || poor.engine(&db).probe(&cx());
+    let error = probe().expect_err("it is not active");
+    assert!(
+        error.message.contains(" lacks SELECT, SHOW VIEW, TRIGGER, EVENT (what a role gives counts while"),
+        "{error:?}"
+    );
+    db.server.admin("SET GLOBAL activate_all_roles_on_login = ON");
+    probe().unwrap();
+    similar(&plain(&db.backup().0), &plain(&dump(poor.engine(&db).as_ref()).unwrap().0));
+    db.server.admin("SET GLOBAL activate_all_roles_on_login = OFF");
+    probe().expect_err("it is not active any more");
+}
+
 pub fn a_role_gives_what_it_gives_while_it_is_active(server: Server) {
+    let _settings = settings_of_all(&server);
     let db = Database::small(server, "role", true);
     let (bytes, _) = db.backup();
     let end = format!("{}_{}", std::process::id(), db.server.maria);
@@ -69,11 +247,7 @@ pub fn a_role_gives_what_it_gives_while_it_is_active(server: Server) {
     let grant = lacks("TRIGGER");
     db.server.admin(&format!("{} TO {role}", grant.rsplit_once(" TO ").unwrap().0));
     poor().probe(&cx()).unwrap();
-    let strip = |bytes: &[u8]| {
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        text.lines().filter(|line| !line.starts_with("-- ")).collect::<Vec<_>>().join("\n")
-    };
-    similar(&strip(&bytes), &strip(&dump(poor().as_ref()).unwrap().0));
+    similar(&plain(&bytes), &plain(&dump(poor().as_ref()).unwrap().0));
     // One that is not active gives nothing.
     db.server.admin(&active.replace(&role, "NONE"));
     lacks("SELECT, SHOW VIEW, TRIGGER, EVENT");

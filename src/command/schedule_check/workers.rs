@@ -24,6 +24,8 @@ use crate::schedule::state::StateFile;
 
 /// How long something that another run has in hand is let be. It is no reason to stay.
 const PASSED_BY: Duration = Duration::from_secs(10);
+/// The same for what could not be begun, which is tried at each tick otherwise.
+const FAILED: Duration = Duration::from_secs(30);
 
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +42,7 @@ pub(super) enum Item<'a> {
 
 impl Item<'_> {
     /// The job whose lock it takes.
-    fn job(&self) -> Option<&str> {
+    pub(super) fn job(&self) -> Option<&str> {
         match self {
             Self::Job(job, ..) | Self::Drill(job, _) => Some(job),
             Self::Ask | Self::Expire => None,
@@ -80,9 +82,9 @@ pub(super) struct Work<'s, 'a> {
     workers: usize,
     /// Given to the workers, and not ended.
     pending: BTreeSet<Item<'a>>,
-    /// Begun at some time: nothing is done twice, but for what was passed by.
+    /// Begun at some time: nothing is done twice, but for what was passed by or could not be begun.
     begun: BTreeSet<Item<'a>>,
-    /// When it was passed by, on the monotonic clock.
+    /// Until when that is let be, on the monotonic clock.
     passed: BTreeMap<Item<'a>, Duration>,
 }
 
@@ -95,12 +97,17 @@ impl<'s, 'a: 's> Work<'s, 'a> {
 
     /// Whether anything was begun yet.
     pub(super) fn has_begun(&self) -> bool {
-        !self.begun.is_empty()
+        !self.begun.is_empty() || !self.passed.is_empty()
     }
 
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// How many more may be under way.
+    pub(super) fn room(&self) -> usize {
+        self.most.saturating_sub(self.pending.len())
     }
 
     /// What is to be begun now. Backups come first: drills, which may last as long, take only what is free beside them.
@@ -128,16 +135,17 @@ impl<'s, 'a: 's> Work<'s, 'a> {
 
     fn is_free(&self, item: &Item<'a>) -> bool {
         let in_hand = item.job().is_some_and(|job| self.pending.iter().any(|other| other.job() == Some(job)));
-        let waits = self.passed.get(item).is_some_and(|at| {
-            self.pending.is_empty() || self.app.cx.world.clock.monotonic().saturating_sub(*at) < PASSED_BY
-        });
+        let waits = self
+            .passed
+            .get(item)
+            .is_some_and(|until| self.pending.is_empty() || self.app.cx.world.clock.monotonic() < *until);
         !in_hand && !waits && !self.begun.contains(item)
     }
 
     /// Gives these to the workers, of which there are no more than there is to do.
     pub(super) fn begin(&mut self, scope: &'s Scope<'s, '_>, items: Vec<Item<'a>>) {
         for item in items {
-            if self.begun.is_empty() && item.job().is_some() {
+            if !self.has_begun() && item.job().is_some() {
                 self.app.warn();
             }
             self.begun.insert(item);
@@ -169,10 +177,13 @@ impl<'s, 'a: 's> Work<'s, 'a> {
     /// Something has ended.
     pub(super) fn over(&mut self, item: Item<'a>, ended: &Ended) {
         self.pending.remove(&item);
-        if matches!(ended, Ended::PassedBy) {
-            self.begun.remove(&item);
-            self.passed.insert(item, self.app.cx.world.clock.monotonic());
-        }
+        let pause = match ended {
+            Ended::PassedBy => PASSED_BY,
+            Ended::Failed(_) if item.job().is_some() => FAILED,
+            _ => return,
+        };
+        self.begun.remove(&item);
+        self.passed.insert(item, self.app.cx.world.clock.monotonic().saturating_add(pause));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The images of MySQL, MariaDB and Percona Server. Touches nothing.
 
-use crate::engine::image::{Image, Inside, Password, Port, encode};
+use crate::engine::image::{Credentials, Image, Inside, Port, encode};
 use crate::error::{Error, Kind, Result};
 
 /// MySQL and MariaDB in a container.
@@ -17,7 +17,7 @@ pub const IMAGE: Image = Image {
 };
 
 /// Root sees all that a dump needs, so it goes before the user of the application.
-fn credentials(inside: &Inside<'_>) -> Result<(Option<String>, Option<Password>)> {
+fn credentials(inside: &Inside<'_>) -> Result<Credentials> {
     let root = inside.secret(&["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"]);
     let empty = ["MARIADB_ALLOW_EMPTY_ROOT_PASSWORD", "MYSQL_ALLOW_EMPTY_PASSWORD", "ALLOW_EMPTY_PASSWORD"];
     if root.is_some() || inside.text(&empty).is_some() {

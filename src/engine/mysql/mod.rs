@@ -4,14 +4,15 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
-//! routines, triggers and events, [`own`] finds a view's own schema in its text, [`server`] is what is asked, [`restore`] is
-//! the way back, [`swap`] its last part, [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it
-//! leaves and clears away, [`image`] what its containers look like.
+//! routines, triggers and events, [`own`] finds a view's own schema in its text, [`server`] is what is asked, [`grants`] what
+//! its user may do, [`restore`] is the way back, [`swap`] its last part, [`stall`] tells when a load does not go on, [`names`]
+//! and [`leftovers`] what it leaves and clears away, [`image`] what its containers look like.
 
 use std::io::Read;
 
+use self::grants::Grants;
 use self::names::Names;
-use self::server::{Facts, Grants};
+use self::server::Facts;
 use self::tools::{Tool, Tools, major};
 use self::url::Place;
 use crate::engine::tools::Explained;
@@ -21,6 +22,7 @@ use crate::process;
 
 pub mod args;
 pub mod code;
+pub mod grants;
 pub mod image;
 pub mod leftovers;
 pub mod lexer;

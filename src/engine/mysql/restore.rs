@@ -8,11 +8,12 @@
 use std::io::{Read, Write};
 
 use super::code::{self, Made};
+use super::grants::Grants;
 use super::leftovers::{self, Scratch};
 use super::names::Names;
 use super::reasons::{self, is_cut};
 use super::script::Script;
-use super::server::{self, Facts, Grants, Holder};
+use super::server::{self, Facts, Holder};
 use super::sql::{ident, literal, table};
 use super::stall::Watch;
 use super::swap::{self, Record, Swap};

@@ -23,6 +23,10 @@ const CLIENT: &str = "voxeltron-backup";
 const MARGIN: i64 = 120;
 /// How often to ask where the server does not say, and how much slower when it says so, in seconds.
 const SLOWER: u64 = 5;
+/// No pause between two questions is longer, in seconds.
+const LONGEST: u64 = 3_600;
+/// No code is waited for longer, whatever the server says, in seconds.
+const LONGEST_CODE: u64 = 86_400;
 /// The words of RFC 6749 and RFC 8628 that may be shown.
 const WORDS: [&str; 10] = [
     "invalid_request",
@@ -138,7 +142,14 @@ pub fn begin(client: &Client, places: &Places) -> Result<Device, Trouble> {
     let fields = [("client_id", CLIENT), ("scope", "objects")];
     let text = client.again(&mut || post(client, &places.device_authorization_endpoint, &fields)?.document())?;
     let text = Secret::new(text);
-    serde_json::from_str(text.expose()).map_err(|_| Trouble::Strange("no device code".to_owned()))
+    let strange = || Trouble::Strange("no device code".to_owned());
+    let device: Device = serde_json::from_str(text.expose()).map_err(|_| strange())?;
+    // They are shown in a terminal, as they are.
+    let shown = [&device.user_code, &device.verification_uri].into_iter().chain(&device.verification_uri_complete);
+    if shown.into_iter().any(|text| text.is_empty() || text.chars().any(char::is_control)) {
+        return Err(strange());
+    }
+    Ok(Device { expires_in: device.expires_in.min(LONGEST_CODE), ..device })
 }
 
 /// Waits for the person.
@@ -154,7 +165,7 @@ pub fn wait(client: &Client, places: &Places, device: &Device) -> Result<Tokens,
     };
     let clock = &client.world.clock;
     let end = clock.monotonic() + Duration::from_secs(device.expires_in);
-    let mut interval = device.interval.clamp(1, 3_600);
+    let mut interval = device.interval.clamp(1, LONGEST);
     while clock.monotonic() < end {
         pause(&client.world, Duration::from_secs(interval))?;
         match post(client, &places.token_endpoint, &fields).and_then(|answer| granted(answer, client, None)) {
@@ -163,8 +174,11 @@ pub fn wait(client: &Client, places: &Places, device: &Device) -> Result<Tokens,
             Err(trouble) if is(&trouble, "slow_down") => interval += SLOWER,
             Err(trouble) if is(&trouble, "access_denied") => return over("it was denied"),
             Err(trouble) if is(&trouble, "expired_token") => return over("nobody approved it in time"),
-            // A line that is down for a moment ends nothing; section 3.5 asks for longer pauses then.
-            Err(trouble) if trouble.is_passing() => interval = (interval * 2).min(60),
+            // A line that is down for a moment ends nothing; section 3.5 asks for longer pauses then, never for shorter ones.
+            Err(trouble) if trouble.is_passing() => {
+                let asked = trouble.retry_after().map_or(0, |time| time.as_secs().min(LONGEST));
+                interval = interval.max((interval * 2).min(60)).max(asked);
+            }
             Err(trouble) => return Err(trouble),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::records::Records;
 use super::trouble::{Doing, Shown, Trouble};
-use super::{Cause, Stored, Target, TargetError, TargetKind};
+use super::{AfterSignal, Cause, Stored, Target, TargetError, TargetKind};
 use crate::format::name::ObjectKey;
 
 mod auth;
@@ -150,8 +150,8 @@ impl Target for Gcs {
         drop(self.0.remove(&self.0.wire.for_cleanup(), &self.0.path(key.as_str()), None));
     }
 
-    fn records(&self, for_cleanup: bool) -> Option<Box<dyn Records>> {
-        let wire = if for_cleanup { self.0.wire.for_cleanup() } else { self.0.wire.clone() };
+    fn records(&self, after: AfterSignal) -> Option<Box<dyn Records>> {
+        let wire = self.0.wire.after(after);
         Some(Box::new(records::InBucket { store: Arc::clone(&self.0), wire }))
     }
 }

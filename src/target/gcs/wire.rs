@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::auth::Auth;
 use super::documents;
+use crate::target::AfterSignal;
 use crate::target::http::{self, Answer, Client, Haste, Outgoing};
 use crate::target::trouble::{Refusal, Trouble};
 
@@ -88,6 +89,11 @@ impl Wire {
     #[must_use]
     pub fn for_cleanup(&self) -> Self {
         Self { client: self.client.for_cleanup(), ..self.clone() }
+    }
+
+    /// The same, for what does this after a signal.
+    pub fn after(&self, signal: AfterSignal) -> Self {
+        Self { client: self.client.after(signal), ..self.clone() }
     }
 
     /// An upload's address without scheme and host: whatever host the store names, we stay with the one that we were told,

@@ -1,6 +1,6 @@
 //! Any S3-compatible store. Flows in and out: objects under keys, with the target's prefix before them. Touches the
-//! network. [`settings`] reads the configuration, [`wire`] sends one request, [`upload`] and [`download`] make objects
-//! of many, [`pages`] reads XML, [`trouble`] says what went wrong.
+//! network. [`settings`] reads the configuration, [`auth`] has the keys, [`wire`] sends one request, [`upload`] and [`download`] make objects
+//! of many, [`lock`] looks after locks, [`pages`] reads XML, [`trouble`] says what went wrong.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -11,11 +11,14 @@ use s3::command::Command;
 
 use super::records::Records;
 use super::trouble::{Doing, Line, Shown, Trouble, without};
-use super::{Cause, Stored, Target, TargetError, TargetKind};
+use super::{AfterSignal, Cause, Stored, Target, TargetError, TargetKind};
+use crate::error::Error;
 use crate::format::name::ObjectKey;
 use crate::report::Report;
 
+mod auth;
 mod download;
+mod lock;
 mod pages;
 mod records;
 mod settings;
@@ -23,6 +26,7 @@ mod trouble;
 mod upload;
 mod wire;
 
+pub use auth::{Identity, Pass, Role};
 pub use settings::{Keys, Lock, Protection, Settings};
 use trouble::Words;
 use wire::{Answer, Call, Wire};
@@ -63,11 +67,23 @@ impl Store {
     }
 
     fn tell(&self, trouble: &Trouble, doing: Doing, on: &str) -> TargetError {
-        let secrets = self.wire.secrets();
+        let secrets = self.wire.auth.secrets();
         let scrub = |text: &str| without(text, &secrets);
         let shown = Shown { name: &self.name, endpoint: &self.endpoint, bucket: &self.bucket, scrub: &scrub };
         let on = if on.is_empty() { format!("bucket {}", self.bucket) } else { on.to_owned() };
-        trouble.tell(&shown, doing, &on)
+        let failure = trouble.tell(&shown, doing, &on);
+        if !trouble.is_ended() || !self.wire.auth.is_role() {
+            return failure;
+        }
+        let mend =
+            "its keys are those of this host's role: look whether that still gives such, and at this host's clock";
+        TargetError { error: Error { hint: Some(mend.to_owned()), ..failure.error }, ..failure }
+    }
+
+    /// The sentence for a trouble, without our secrets.
+    fn reason(&self, trouble: &Trouble) -> String {
+        let secrets = self.wire.auth.secrets();
+        trouble.reason(&self.endpoint, "S3", &|text| without(text, &secrets))
     }
 
     /// What the headers of an answer say of an object.
@@ -82,26 +98,6 @@ impl Store {
     fn remove(&self, wire: &Wire, path: &str) -> Result<(), Trouble> {
         match wire.ask(&|| Call::new(path, Command::DeleteObject), &|_| Ok(())) {
             Err(trouble) if !trouble.is_missing() => Err(trouble),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses to remove what is locked. A store with versions, as AWS, would say yes and hide it behind a mark, where nobody
-    /// finds it, and keep it all the same. Asked only where we lock; who may not know it leaves it to the store.
-    fn unless_locked(&self, path: &str) -> Result<(), TargetError> {
-        if self.protection.lock.is_none() {
-            return Ok(());
-        }
-        let until = self.wire.ask(&|| Call::new(path, Command::HeadObject), &|answer| {
-            Ok(answer.header("x-amz-object-lock-retain-until-date").and_then(instant))
-        });
-        match until {
-            Ok(Some(until)) if until > self.wire.client.world.clock.now() => {
-                let until = crate::format::time::rfc3339(until);
-                let message = format!("target {}: can't remove {path}: it is locked until {until}", self.name);
-                Err(TargetError::new(Cause::Retained, message))
-            }
-            Err(trouble @ Trouble::Told(_)) => Err(self.tell(&trouble, Doing::Delete, path)),
             _ => Ok(()),
         }
     }
@@ -153,12 +149,16 @@ impl Target for S3 {
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.0.path(key.as_str());
-        self.0.unless_locked(&path)?;
+        lock::unless_locked(&self.0, &path)?;
         self.0.remove(&self.0.wire, &path).map_err(|trouble| self.0.tell(&trouble, Doing::Delete, &path))
     }
 
     fn take_back(&self, key: &ObjectKey) {
         drop(self.0.remove(&self.0.wire.for_cleanup(), &self.0.path(key.as_str())));
+    }
+
+    fn look_closer(&self, probe: &ObjectKey) -> Result<Vec<String>, TargetError> {
+        lock::look_closer(&self.0, &self.0.path(probe.as_str()))
     }
 
     fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
@@ -169,12 +169,19 @@ impl Target for S3 {
         for chunk in keys.chunks(pages::MOST_DELETED) {
             let paths: Vec<String> = chunk.iter().map(|key| self.0.path(key.as_str())).collect();
             match pages::delete(&self.0.wire, &paths) {
+                // It kept something, and does not say what by its name: one by one tells.
+                Ok(kept) if kept.iter().any(|kept| !paths.contains(&kept.key)) => {
+                    outcomes.extend(chunk.iter().map(|key| self.delete(key)));
+                }
                 Ok(kept) => outcomes.extend(paths.iter().map(|path| {
                     let refused = kept.iter().find(|kept| kept.key == *path).map(trouble::kept);
                     refused.map_or(Ok(()), |trouble| Err(self.0.tell(&trouble, Doing::Delete, path)))
                 })),
-                // A store that does not know it, or does not let us: one by one tells for each.
-                Err(Trouble::Refused(_)) => outcomes.extend(chunk.iter().map(|key| self.delete(key))),
+                // A store that does not know it, or does not let us: one by one tells for each. One that has no time would
+                // be asked a thousand times more.
+                Err(trouble @ Trouble::Refused(_)) if !trouble.is_passing() => {
+                    outcomes.extend(chunk.iter().map(|key| self.delete(key)))
+                }
                 Err(trouble) => {
                     outcomes.extend(paths.iter().map(|path| Err(self.0.tell(&trouble, Doing::Delete, path))));
                 }
@@ -203,8 +210,8 @@ impl Target for S3 {
         Ok(swept)
     }
 
-    fn records(&self, for_cleanup: bool) -> Option<Box<dyn Records>> {
-        let wire = if for_cleanup { self.0.wire.for_cleanup() } else { self.0.wire.clone() };
+    fn records(&self, after: AfterSignal) -> Option<Box<dyn Records>> {
+        let wire = self.0.wire.after(after);
         Some(Box::new(records::InBucket { store: Arc::clone(&self.0), wire }))
     }
 }

@@ -1,5 +1,5 @@
 //! An S3 target's keys in the configuration, and the secrets behind them. Flows in: a table. Flows out: a target that is
-//! ready. Touches the CA file, the secrets' sources and, where nothing else gives credentials, the host's own role.
+//! ready. Touches the CA file and the secrets' sources; where nothing else gives keys, the target asks the host's own role.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use s3::creds::Credentials;
 use s3::{Bucket, Region};
 
+use super::auth::{Auth, Identity, Pass, Role};
 use super::wire::Wire;
 use super::{S3, Store};
 use crate::config::table::Table;
@@ -24,6 +25,10 @@ use crate::world::World;
 const REGION: &str = "us-east-1";
 /// The size of the first parts if nothing says so, in MiB.
 const PART_MIB: u32 = 8;
+/// Where an instance's metadata server is if nothing says so.
+const METADATA: &str = "http://169.254.169.254";
+/// Where a container's agent may be asked without TLS: ECS, EKS.
+const AGENTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
 /// The variables that AWS's own tools read their credentials from.
 const VARS: [&str; 4] =
     ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
@@ -78,7 +83,7 @@ pub struct Lock {
 }
 
 /// What requests are signed with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     /// Names the key.
     pub access: Secret,
@@ -86,6 +91,13 @@ pub struct Keys {
     pub secret: Secret,
     /// Comes with keys that end.
     pub token: Option<Secret>,
+}
+
+impl Keys {
+    /// Each of its secrets.
+    pub fn all(&self) -> impl Iterator<Item = &Secret> {
+        [&self.access, &self.secret].into_iter().chain(&self.token)
+    }
 }
 
 impl Settings {
@@ -112,24 +124,27 @@ impl Settings {
     /// # Errors
     /// [`Kind::Config`] when the CA file can't be read, or the bucket's or region's name can't be one.
     pub fn open(&self, keys: &Keys, world: &World) -> Result<S3> {
-        self.telling(keys, world, &Report::default())
+        self.open_as(Identity::Given(keys.clone()), world)
     }
 
-    fn telling(&self, keys: &Keys, world: &World, report: &Report) -> Result<S3> {
-        let token = keys.token.as_ref().map(Secret::expose);
-        let credentials = Credentials::new(Some(keys.access.expose()), Some(keys.secret.expose()), token, None, None);
-        self.with(credentials.map_err(|_| self.unusable("the keys"))?, world, report)
+    /// The target, with keys that may come from a role.
+    ///
+    /// # Errors
+    /// As [`Settings::open`].
+    pub fn open_as(&self, identity: Identity, world: &World) -> Result<S3> {
+        self.with(identity, world, &Report::default())
     }
 
     fn unusable(&self, what: &str) -> Error {
         Error::new(Kind::Config, format!("target {}: {what} can't be used", self.name))
     }
 
-    fn with(&self, credentials: Credentials, world: &World, report: &Report) -> Result<S3> {
+    fn with(&self, identity: Identity, world: &World, report: &Report) -> Result<S3> {
         let roots = self.ca_file.as_deref().map(|path| certificates(path, &self.name)).transpose()?.unwrap_or_default();
         let region = Region::Custom { region: self.region.clone(), endpoint: self.endpoint.clone() };
-        let mut bucket =
-            Bucket::new(&self.bucket, region, credentials).map_err(|_| self.unusable("bucket and endpoint"))?;
+        // Each request gets its keys when it is signed.
+        let nobody = Credentials::anonymous().map_err(|_| self.unusable("the keys"))?;
+        let mut bucket = Bucket::new(&self.bucket, region, nobody).map_err(|_| self.unusable("bucket and endpoint"))?;
         if self.path_style {
             bucket.set_path_style();
         }
@@ -138,7 +153,11 @@ impl Settings {
             endpoint: self.endpoint.clone(),
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
-            wire: Wire::new(bucket, Client::new(roots, world.clone(), self.policy, self.patience)),
+            wire: Wire::new(
+                bucket,
+                Client::new(roots, world.clone(), self.policy, self.patience),
+                Auth::new(&self.name, identity),
+            ),
             part_size: u64::from(self.part_mib) * 1024 * 1024,
             storage_class: self.storage_class.clone(),
             protection: self.protection.clone(),
@@ -248,34 +267,83 @@ fn open(settings: &Settings, given: Option<(&Source, &Source)>, token: Option<&S
         (None, Some(access), Some(secret)) => {
             Keys { access: Secret::new(access), secret: Secret::new(secret), token: vars.get(VARS[2]).map(Secret::new) }
         }
-        _ => return settings.with(role(settings, cx)?, &cx.world, &cx.report),
+        _ => return settings.with(Identity::Role(role(settings, cx)?), &cx.world, &cx.report),
     };
-    settings.telling(&keys, &cx.world, &cx.report)
+    settings.with(Identity::Given(keys), &cx.world, &cx.report)
 }
 
-/// Credentials that the host or the container has: asked for only where there can be such, since elsewhere the question
-/// alone takes long.
-fn role(settings: &Settings, cx: &Cx) -> Result<Credentials> {
-    let has = |name: &str| cx.world.vars.get(name).is_some();
-    let found = if has("AWS_WEB_IDENTITY_TOKEN_FILE") {
-        Credentials::from_sts_env("voxeltron-backup")
-    } else if has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") || has("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
-        Credentials::from_container_credentials_provider()
-    } else if is_aws(&settings.endpoint) {
-        Credentials::from_instance_metadata_v2(false)
-    } else {
-        return Err(no_keys(settings, "there are no keys for it"));
+/// The role that the container or the host has, by AWS's own variables; it is asked when there is something to sign. That of
+/// an instance is taken only where there can be one, since elsewhere the question alone takes long.
+fn role(settings: &Settings, cx: &Cx) -> Result<Role> {
+    let get = |name: &str| cx.world.vars.get(name);
+    let address = |name: &str, text: &str| {
+        endpoint(text).ok_or_else(|| no_keys(settings, &format!("{name} in the environment is not an address")))
     };
-    // The crate's own error could quote an answer.
-    found.map_err(|_| no_keys(settings, "there are no keys for it, and this host's own role gives none"))
+    let relative = get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+    let metadata = get("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+    let off = get("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    if let Some(file) = get("AWS_WEB_IDENTITY_TOKEN_FILE") {
+        let why = "AWS_WEB_IDENTITY_TOKEN_FILE stands in the environment without AWS_ROLE_ARN";
+        let arn = get("AWS_ROLE_ARN").ok_or_else(|| no_keys(settings, why))?.to_owned();
+        let session = get("AWS_ROLE_SESSION_NAME").unwrap_or("voxeltron-backup").to_owned();
+        let place = match get("AWS_ENDPOINT_URL_STS") {
+            Some(text) => address("AWS_ENDPOINT_URL_STS", text)?,
+            None => token_service(settings),
+        };
+        return Ok(Role::Web { place, arn, session, file: PathBuf::from(file) });
+    }
+    if let Some(url) = relative.or_else(|| get("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
+        let url = container(url, relative.is_some());
+        let url =
+            url.ok_or_else(|| no_keys(settings, "AWS_CONTAINER_CREDENTIALS_… is no address that may be asked"))?;
+        let file = get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").map(|path| Pass::File(PathBuf::from(path)));
+        let text = || get(VARS[3]).map(|text| Pass::Text(Secret::new(text)));
+        // The address that is AWS's own wants none.
+        return Ok(Role::Container(url, file.or_else(text).filter(|_| relative.is_none())));
+    }
+    match metadata {
+        _ if off => Err(no_keys(settings, "there are no keys for it")),
+        Some(place) => Ok(Role::Instance(address("AWS_EC2_METADATA_SERVICE_ENDPOINT", place)?)),
+        None if is_aws(&settings.endpoint) => Ok(Role::Instance(METADATA.to_owned())),
+        None => Err(no_keys(settings, "there are no keys for it")),
+    }
+}
+
+/// The Security Token Service: at AWS that of the bucket's region, since the global one does not know every region's tokens.
+fn token_service(settings: &Settings) -> String {
+    match host(&settings.endpoint) {
+        host if host.ends_with(".amazonaws.com.cn") => format!("https://sts.{}.amazonaws.com.cn", settings.region),
+        host if host.ends_with(".amazonaws.com") => format!("https://sts.{}.amazonaws.com", settings.region),
+        _ => "https://sts.amazonaws.com".to_owned(),
+    }
+}
+
+/// Where a container's agent is asked: without TLS only on this host, or at AWS's own addresses, since a token goes there.
+fn container(url: &str, is_relative: bool) -> Option<String> {
+    let fine = |url: &str| url.chars().all(|c| c.is_ascii_graphic()) && !url.contains(['@', '#']);
+    if is_relative {
+        let is_path = url.starts_with('/') && !url.starts_with("//") && fine(url);
+        return is_path.then(|| format!("http://{}{url}", AGENTS[0]));
+    }
+    let host = host(url);
+    let near = || {
+        let loops = host.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback());
+        loops || host == "localhost" || host == "[::1]" || AGENTS.contains(&host)
+    };
+    let may = url.starts_with("https://") || (url.starts_with("http://") && near());
+    (may && !host.is_empty() && fine(url)).then(|| url.to_owned())
 }
 
 fn no_keys(settings: &Settings, why: &str) -> Error {
-    let hint = format!(
-        "set access_key and secret_key in [backup.targets.{}], or {} and {} in the environment",
-        settings.name, VARS[0], VARS[1]
-    );
-    Error::new(Kind::Config, format!("target {}: {why}", settings.name)).hint(hint)
+    Error::new(Kind::Config, format!("target {}: {why}", settings.name)).hint(mend(&settings.name))
+}
+
+/// The mend where there are no keys for the target of that name.
+pub(super) fn mend(name: &str) -> String {
+    format!(
+        "set access_key and secret_key in [backup.targets.{name}], or {} and {} in the environment",
+        VARS[0], VARS[1]
+    )
 }
 
 #[cfg(test)]
@@ -289,5 +357,44 @@ mod tests {
         assert!(style("https://amazonaws.com.example.org", "b"));
         assert!(!style("https://s3.eu-central-1.amazonaws.com", "b"));
         assert!(style("https://s3.eu-central-1.amazonaws.com", "a.b"), "no certificate fits a dot");
+    }
+
+    #[test]
+    fn a_containers_token_goes_to_nobody_else() {
+        for url in [
+            "http://127.0.0.1:9/role",
+            "http://localhost/x?id=1",
+            "http://[::1]:9/x",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::23]/v1/credentials",
+            "https://agent.example.com/x",
+        ] {
+            assert_eq!(container(url, false).as_deref(), Some(url));
+        }
+        for url in [
+            "http://agent.example.com/x",
+            "http://127.0.0.1.example.com/x",
+            "http://127.0.0.1@example.com/x",
+            "http://169.254.170.24/x",
+            "ftp://127.0.0.1/x",
+            "https://",
+            "/v2/x",
+        ] {
+            assert_eq!(container(url, false), None, "{url}");
+        }
+        assert_eq!(container("/v2/x", true).as_deref(), Some("http://169.254.170.2/v2/x"));
+        for url in ["//example.com/x", "x", "http://example.com", "/x@y"] {
+            assert_eq!(container(url, true), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn web_identities_are_known_in_the_buckets_region() {
+        let at = |endpoint: &str| {
+            token_service(&Settings { region: "eu-x-1".to_owned(), ..Settings::new("s3", endpoint, "b", "") })
+        };
+        assert_eq!(at("https://s3.eu-x-1.amazonaws.com"), "https://sts.eu-x-1.amazonaws.com");
+        assert_eq!(at("https://s3.eu-x-1.amazonaws.com.cn"), "https://sts.eu-x-1.amazonaws.com.cn");
+        assert_eq!(at("https://s3.example.com"), "https://sts.amazonaws.com");
     }
 }

@@ -73,6 +73,12 @@ pub trait Words {
     fn is_missing(&self) -> bool;
     /// A 404 without words, which is all that a HEAD gets.
     fn is_bare_404(&self) -> bool;
+    /// Whether the keys have ended, in the store's own words.
+    fn is_ended(&self) -> bool;
+    /// Whether we may not.
+    fn is_denied(&self) -> bool;
+    /// Whether a bucket has no object lock, in the store's own words.
+    fn is_without_lock(&self) -> bool;
     /// Whether the store has not got what was asked of it.
     fn is_not_implemented(&self) -> bool;
     /// What to show. `target` names the target, `on` the object or the prefix.
@@ -91,6 +97,19 @@ impl Words for Trouble {
 
     fn is_bare_404(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.status == 404 && refusal.code.is_empty())
+    }
+
+    fn is_ended(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.code.as_str(), "ExpiredToken" | "InvalidToken"
+            | "InvalidTokenId" | "ExpiredTokenException" | "TokenRefreshRequired"))
+    }
+
+    fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.status, 401 | 403))
+    }
+
+    fn is_without_lock(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == "ObjectLockConfigurationNotFoundError")
     }
 
     fn is_not_implemented(&self) -> bool {
@@ -144,7 +163,7 @@ fn hint(trouble: &Trouble, target: &Shown<'_>, doing: Doing) -> Option<String> {
         (_, "SignatureDoesNotMatch") => {
             format!("look at `secret_key` and `region` in {keys}, and at no proxy changing the request")
         }
-        (_, "ExpiredToken" | "InvalidToken") => {
+        _ if trouble.is_ended() => {
             format!("renew `session_token` in {keys}, or AWS_SESSION_TOKEN in the environment, with its keys")
         }
         (_, "RequestTimeTooSkewed" | "RequestExpired") => {
@@ -153,7 +172,7 @@ fn hint(trouble: &Trouble, target: &Shown<'_>, doing: Doing) -> Option<String> {
         (_, "NoSuchBucket") => {
             format!("create the bucket {}, or look at `bucket` and `endpoint` in {keys}", target.bucket)
         }
-        (301 | 302 | 307 | 308, _) | (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") => {
+        (301 | 302 | 303 | 307 | 308, _) | (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") => {
             match &refusal.region {
                 Some(region) => format!("set region = \"{}\" in {keys}", short(&(target.scrub)(region))),
                 None => format!("the bucket is in another region: look at `region` and `endpoint` in {keys}"),

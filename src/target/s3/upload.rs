@@ -196,12 +196,22 @@ impl Put<'_> {
                     _ => {}
                 }
             } else if !trouble.is_passing() {
+                self.clear();
                 return Err(self.tell(&trouble));
             }
             let again = tries.again(trouble.retry_after());
             if !again.map_err(|error| TargetError { cause: Cause::Failed, error })? {
                 return Err(self.tell(&trouble));
             }
+        }
+    }
+
+    /// Removes what stands there after a refusal: versitygw makes an object before it refuses the lock for it.
+    fn clear(&self) {
+        let wire = self.target.wire.for_cleanup();
+        if self.lock.is_some() && matches!(self.look(&wire), Ok(Found::Mine(_))) {
+            // What can't be removed now is swept later: no manifest names it.
+            let _ = self.target.remove(&wire, &self.path);
         }
     }
 

@@ -1,5 +1,5 @@
 //! Requests to a store. Flows in: a command of `s3`'s and its bytes. Flows out: an answer whose body is read with care,
-//! or what went wrong. Signing, URLs and headers are `s3`'s; sending is that of every target, because the crate's own
+//! or what went wrong. Keys that have ended are exchanged, once. Signing, URLs and headers are `s3`'s; sending is that of every target, because the crate's own
 //! takes a body that was cut short for a whole one, has one timeout for everything, retries out of sight, follows
 //! redirects to hosts that were never named, drops the headers of a refusal and knows no certificates but the system's.
 //! Touches the network; the crate itself looks at the system's clock for a signature.
@@ -8,15 +8,19 @@ use attohttpc::Method;
 use attohttpc::header::{HeaderName, HeaderValue};
 use s3::Bucket;
 use s3::command::{Command, HttpMethod};
+use s3::creds::Credentials;
 use s3::error::S3Error;
 use s3::request::Request;
 use s3::request::blocking::AttoRequest;
 
-use super::trouble;
+use super::auth::Auth;
+use super::settings::Keys;
+use super::trouble::{self, Words};
 use crate::secret::Secret;
+use crate::target::AfterSignal;
 use crate::target::http::{self, Client, Haste, Outgoing};
 use crate::target::retry::Tries;
-use crate::target::trouble::{Line, Trouble};
+use crate::target::trouble::{Line, Refusal, Trouble};
 
 /// A bucket that can be talked to.
 #[derive(Clone)]
@@ -24,6 +28,8 @@ pub struct Wire {
     bucket: Box<Bucket>,
     /// Sends what is signed.
     pub client: Client,
+    /// Has the keys.
+    pub auth: Auth,
 }
 
 /// A request.
@@ -32,6 +38,8 @@ pub struct Call<'c> {
     pub path: &'c str,
     /// What is asked.
     pub command: Command<'c>,
+    /// What stands after the question mark beside what belongs to the command; may be empty.
+    pub query: &'static str,
     /// Headers of its own.
     pub headers: Vec<(&'static str, String)>,
     /// What is sent.
@@ -41,7 +49,7 @@ pub struct Call<'c> {
 impl<'c> Call<'c> {
     /// Without headers and body.
     pub fn new(path: &'c str, command: Command<'c>) -> Self {
-        Self { path, command, headers: Vec::new(), body: &[] }
+        Self { path, command, query: "", headers: Vec::new(), body: &[] }
     }
 }
 
@@ -77,7 +85,7 @@ fn not_made(error: S3Error) -> Trouble {
     match error {
         S3Error::Atto(error) => Trouble::from_client(error),
         // Nothing of it is formatted that could hold a header's value.
-        S3Error::Credentials(_) => Trouble::Line(Line::Request, "the credentials can't be renewed".to_owned()),
+        S3Error::Credentials(_) => Trouble::Line(Line::Request, "the keys can't be used".to_owned()),
         S3Error::UrlParse(error) => Trouble::Line(Line::Request, format!("not a URL: {error}")),
         _ => Trouble::Line(Line::Request, "the request can't be signed".to_owned()),
     }
@@ -85,8 +93,8 @@ fn not_made(error: S3Error) -> Trouble {
 
 impl Wire {
     /// Talks to `bucket`.
-    pub fn new(bucket: Box<Bucket>, client: Client) -> Self {
-        Self { bucket, client }
+    pub fn new(bucket: Box<Bucket>, client: Client, auth: Auth) -> Self {
+        Self { bucket, client, auth }
     }
 
     /// The same, after a signal, for what must be put in order.
@@ -94,12 +102,9 @@ impl Wire {
         Self { client: self.client.for_cleanup(), ..self.clone() }
     }
 
-    /// The secrets that no message may have in it.
-    pub fn secrets(&self) -> Vec<Secret> {
-        let all = [self.bucket.access_key(), self.bucket.secret_key(), self.bucket.session_token()];
-        let token = self.bucket.security_token();
-        let all = all.into_iter().chain([token]).filter_map(|found| found.ok().flatten());
-        all.filter(|text| text.len() > 3).map(Secret::new).collect()
+    /// The same, for what does this after a signal.
+    pub fn after(&self, signal: AfterSignal) -> Self {
+        Self { client: self.client.after(signal), ..self.clone() }
     }
 
     /// A fresh count of attempts.
@@ -119,22 +124,52 @@ impl Wire {
         self.client.again(&mut || self.once(call()).and_then(read))
     }
 
-    /// Asks once.
+    /// Asks once, but twice when the keys of a role have ended before their time.
     ///
     /// # Errors
     /// No answer, or one that is not a success.
     pub fn once(&self, call: Call<'_>) -> Result<Answer, Trouble> {
+        let keys = self.auth.keys(&self.client)?;
+        let trouble = match self.signed(&call, &keys) {
+            Err(trouble) if self.auth.is_role() => trouble,
+            outcome => return outcome,
+        };
+        // A HEAD's answer has no word; some stores know keys no more that have ended.
+        let unsaid = matches!(&trouble, Trouble::Refused(refusal) if matches!(refusal.status, 400 | 401 | 403)
+            && matches!(refusal.code.as_str(), "" | "InvalidAccessKeyId"));
+        if !trouble.is_ended() && !unsaid {
+            return Err(trouble);
+        }
+        match (self.auth.others(&self.client, &keys, trouble.is_ended())?, trouble) {
+            (Some(others), _) => self.signed(&call, &others),
+            // The next ones may come in a moment.
+            (None, Trouble::Refused(refusal)) if !unsaid => {
+                Err(Trouble::Refused(Refusal { is_passing: true, ..refusal }))
+            }
+            (None, trouble) => Err(trouble),
+        }
+    }
+
+    /// Asks once, signed with these keys.
+    fn signed(&self, call: &Call<'_>, keys: &Keys) -> Result<Answer, Trouble> {
         let haste = match call.command {
             Command::CompleteMultipartUpload { .. } => Haste::Completing,
             Command::GetObjectRange { .. } => Haste::Reading,
             _ => Haste::Usual,
         };
         let mut bucket = self.bucket.clone();
-        for (name, value) in call.headers {
+        let (access, secret) = (Some(keys.access.expose()), Some(keys.secret.expose()));
+        let token = keys.token.as_ref().map(Secret::expose);
+        let made = Credentials::new(access, secret, token, None, None).map_err(|error| not_made(error.into()))?;
+        bucket.set_credentials(made);
+        if !call.query.is_empty() {
+            bucket.add_query(call.query, "");
+        }
+        for (name, value) in &call.headers {
             let value = HeaderValue::try_from(value).map_err(|_| not_made(S3Error::HttpFail))?;
             bucket.extra_headers_mut().insert(HeaderName::from_static(name), value);
         }
-        let request = AttoRequest::new(&bucket, call.path, call.command).map_err(not_made)?;
+        let request = AttoRequest::new(&bucket, call.path, call.command.clone()).map_err(not_made)?;
         let (url, headers) = (request.url().map_err(not_made)?, request.headers().map_err(not_made)?);
         let method = match request.command.http_verb() {
             HttpMethod::Get => Method::GET,
