@@ -600,6 +600,12 @@ fn many_objects_are_removed_by_one_request_and_each_failure_is_told() {
     proxy.refuse(|head| head.starts_with("POST").then_some("501 Not Implemented"));
     assert!(target.delete_all(&keys).iter().all(Result::is_ok));
     assert_eq!(bucket.keys(), ["p/host/other"]);
+    // One that has no time: each object would be asked for as often again.
+    proxy.refuse(|head| head.starts_with("POST").then_some("503 Slow Down"));
+    proxy.set(None);
+    let outcomes = target.delete_all(&keys[..3]);
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|failure| failure.cause == Cause::Failed)));
+    assert!(proxy.lines().iter().all(|line| line.starts_with("POST")), "{:?}", proxy.lines());
     // One that is not there for us.
     proxy.refuse(|_| Some("403 Forbidden"));
     let outcomes = target.delete_all(&keys[..3]);

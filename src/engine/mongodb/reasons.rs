@@ -9,9 +9,7 @@ pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
     if error.is_stopped() || error.tail.is_empty() {
         return error;
     }
-    error
-        .tail
-        .retain(|line| !line.starts_with("Enter password") && !line.ends_with("reading password from standard input"));
+    error.tail = error.tail.iter().filter_map(|line| said(line)).collect();
     let said = error.tail.join("\n");
     let Some((_, why, hint)) = REASONS.iter().find(|(sign, _, _)| said.contains(sign)) else { return error };
     let fill = |text: &str| {
@@ -22,6 +20,14 @@ pub fn explain(mut error: Error, place: &Place, configured: &str) -> Error {
     };
     let message = format!("{}: {}", error.message, fill(why));
     Error { message, ..error }.hint(fill(hint))
+}
+
+/// A line without what the tools say of the password that they are given. The prompt has no line of its own: what failed
+/// may stand behind it.
+fn said(line: &str) -> Option<String> {
+    let line = line.strip_prefix("Enter password:").unwrap_or(line).trim();
+    let is_news = !line.is_empty() && line.rsplit('\t').next() != Some("reading password from standard input");
+    is_news.then(|| line.to_owned())
 }
 
 /// Whether the connection was cut or could not be made, so that it is worth while to try again.
@@ -103,6 +109,21 @@ const REASONS: &[(&str, &str, &str)] = &[
 mod tests {
     use super::*;
     use crate::error::Kind;
+
+    #[test]
+    fn what_stands_behind_the_prompt_is_told_and_the_prompt_is_not() {
+        let place = Place::parse(&crate::secret::Secret::new("mongodb://u@h/d")).unwrap();
+        let tail = [
+            "2026-02-25T03:00:00.000+0000\treading password from standard input",
+            "Enter password:",
+            "Enter password:2026-02-25T03:00:00.000+0000\tFailed: it is broken",
+            "2026-02-25T03:00:00.000+0000\terror reading password from standard input",
+        ];
+        let error = Error::new(Kind::Tool, "mongodump failed").tail(tail.map(str::to_owned).to_vec());
+        let told = explain(error, &place, "d").tail;
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].ends_with("Failed: it is broken") && told[1].contains("error reading"), "{told:?}");
+    }
 
     #[test]
     fn a_cut_is_told_from_other_failures() {
