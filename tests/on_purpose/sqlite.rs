@@ -89,7 +89,9 @@ fn a_disk_that_is_full_under_what_is_unpacked() {
     disks.leave("ours", 0);
     let before = file.all();
     let said = way.runs(&["restore", "shop", "--latest", "--yes"], 1).stderr;
-    assert!(said.contains(" has 0 B free") && said.contains("hint: make room there"), "{said}");
+    // What is written down first may need a page, or fit into the one that it has.
+    let why = said.contains(" has 0 B free") || said.contains("previous.json: no space left");
+    assert!(why && said.contains("hint: make room there"), "{said}");
     crate::same(&file.all(), &before);
     disks.make_room("ours");
     way.restores();
