@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -105,6 +106,7 @@ fn what_begins_during_a_long_run_goes_by_the_configuration_of_that_time() {
     let held = tempfile::tempdir().unwrap();
     let go = held.path().join("go");
     let sandbox = with_jobs(&[("long", &waits_for(&go)), ("other", ""), ("gone", "")]);
+    fs::set_permissions(sandbox.config(), fs::Permissions::from_mode(0o644)).unwrap();
     sandbox.run(&["schedule-check"]);
     make_due(&sandbox, "long");
     let child = start(&sandbox, &["schedule-check"]);
@@ -127,6 +129,7 @@ fn what_begins_during_a_long_run_goes_by_the_configuration_of_that_time() {
     assert_eq!(ended.status.code(), Some(0), "what could not be read for a moment is over: {said}");
     assert_eq!((manifests(&sandbox, "long"), manifests(&sandbox, "gone")), (1, 0));
     assert!(said.contains("long: stored") && said.contains("other: stored"), "{said}");
+    assert_eq!(said.matches("others can read").count(), 1, "a warning is said once: {said}");
 }
 
 #[test]

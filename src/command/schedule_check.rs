@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use self::workers::{Ended, Finished, Work};
+use self::workers::{Ended, Finished, Item, Work};
 use super::Done;
 use crate::app::{self, App};
 use crate::backup::JobReport;
@@ -98,8 +98,8 @@ struct Sum<'a> {
     reports: Vec<JobReport>,
     drills: Vec<Drill>,
     errors: Vec<Error>,
-    /// Jobs of which something could not be begun, as long as nothing of theirs was.
-    failed: BTreeMap<String, Error>,
+    /// Jobs of which a backup or a drill could not be begun, as long as none was; `true`: a drill.
+    failed: BTreeMap<(String, bool), Error>,
     /// What the last look could not see. What an earlier one could not, and a later one could, is over.
     unseen: Vec<Error>,
 }
@@ -146,18 +146,19 @@ impl<'a> Sum<'a> {
         }
     }
 
-    fn add(&mut self, job: Option<&str>, ended: Ended) {
-        if let (Some(job), Ended::Ran(_) | Ended::Drilled(_)) = (job, &ended) {
-            self.failed.remove(job);
+    fn add(&mut self, item: Item<'_>, ended: Ended) {
+        let begun = item.job().map(|job| (job.to_owned(), matches!(item, Item::Drill(..))));
+        if let (Some(begun), Ended::Ran(_) | Ended::Drilled(_)) = (&begun, &ended) {
+            self.failed.remove(begun);
         }
         match ended {
             Ended::Ran(report) => self.reports.push(*report),
             Ended::Drilled(drill) => self.drills.push(*drill),
             Ended::Asked(errors) => errors.into_iter().for_each(|error| self.error(error)),
-            Ended::Failed(error) => match job {
-                Some(job) => {
+            Ended::Failed(error) => match begun {
+                Some(begun) => {
                     self.say(&error);
-                    self.failed.insert(job.to_owned(), error);
+                    self.failed.insert(begun, error);
                 }
                 None => self.error(error),
             },
@@ -185,6 +186,9 @@ fn work(asked: &Asked<'_>, app: &App, runs: &Runs<'_>, most: usize, digest: &str
                 let items = work.choose(looked);
                 left |= stopped.is_err() && !items.is_empty();
                 if stopped.is_ok() {
+                    if items.iter().any(|item| item.job().is_some()) {
+                        app.config.warnings.iter().for_each(|warning| sum.warn(warning.clone()));
+                    }
                     work.begin(scope, items);
                 }
             }
@@ -206,7 +210,7 @@ fn work(asked: &Asked<'_>, app: &App, runs: &Runs<'_>, most: usize, digest: &str
             for Finished { item, ended } in work.wait(LOOK_AGAIN) {
                 left |= matches!(ended, Ended::NotBegun);
                 work.over(item, &ended);
-                sum.add(item.job(), ended);
+                sum.add(item, ended);
             }
         }
     });
@@ -336,4 +340,24 @@ fn remember(app: &App, digest: &str, looked: &Looked<'_>) {
         }
     }
     tick::write(&app.cx.data_dir, digest, &looked.stamp, now, next);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_that_began_says_nothing_of_a_backup_that_could_not() {
+        let (now, report) = (Utc::now(), Report::default());
+        let (backup, drill) = (Item::Job("a", now, 1), Item::Drill("a", now));
+        let drilled = || Ended::Drilled(Box::new(Drill { job: "a".to_owned(), slot: now, backup: None, error: None }));
+        let mut sum = Sum::new(&report);
+        sum.add(backup, Ended::Failed(Error::other("no backup")));
+        sum.add(drill, Ended::Failed(Error::other("no drill")));
+        sum.add(drill, drilled());
+        assert!(!sum.is_well());
+        let (_, drills, errors) = sum.all();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!((drills.len(), errors), (1, vec!["no backup".to_owned()]));
+    }
 }

@@ -15,12 +15,12 @@ use attohttpc::{Method, ProxySettings, RequestBuilder, Session};
 use base64::Engine;
 
 pub use self::line::Body;
-use super::AfterSignal;
 use super::records::http_date;
 use super::retry::{Policy, Tries};
+use super::signal::{AfterSignal, Grace};
 use super::trouble::{Line, Trouble};
 use crate::error::{Context, Error, Kind, Result};
-use crate::world::{Cancel, Watch, World};
+use crate::world::World;
 
 mod line;
 
@@ -28,10 +28,6 @@ mod line;
 const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 /// How much of a refusal is read, in bytes.
 const MAX_REFUSAL: u64 = 64 * 1024;
-/// After a signal, all that is put in order at the stores may take so long from the signal on.
-const GRACE: Duration = Duration::from_secs(1);
-/// What is put in order late has at least so long, each by itself.
-const LATE: Duration = Duration::from_millis(500);
 /// How the program names itself to a server.
 const USER_AGENT: &str = concat!("voxeltron-backup/", env!("CARGO_PKG_VERSION"));
 
@@ -166,24 +162,6 @@ pub struct Client {
     is_for_cleanup: bool,
 }
 
-/// Ends what puts something in order when a signal has come and its grace is over: whoever sent it may send SIGKILL next.
-#[derive(Debug)]
-struct Grace {
-    signal: Cancel,
-    since: Duration,
-    world: World,
-}
-
-impl Watch for Grace {
-    fn check(&self) -> Result<()> {
-        let here = self.world.clock.monotonic().saturating_sub(self.since);
-        match self.signal.stopped_for() {
-            Some(time) if time >= GRACE && here >= LATE => self.signal.check(),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Client {
     /// `roots` are certificates (DER) to trust besides the system's. Builds no TLS: that waits for the first request.
     pub fn new(roots: Vec<Vec<u8>>, world: World, policy: Policy, patience: Patience) -> Self {
@@ -201,9 +179,7 @@ impl Client {
             return self.clone();
         }
         let mut world = self.world.for_cleanup();
-        let since = world.clock.monotonic();
-        let grace = Grace { signal: self.world.cancel.clone(), since, world: world.clone() };
-        world.cancel = world.cancel.watching(Arc::new(grace));
+        world.cancel = world.cancel.watching(Arc::new(Grace::new(&self.world)));
         Self { world, is_for_cleanup: true, ..self.clone() }
     }
 

@@ -12,6 +12,7 @@ use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
 use crate::format::name::ObjectKey;
 use records::Records;
+pub use signal::AfterSignal;
 
 pub mod cloud;
 pub mod gcs;
@@ -22,6 +23,7 @@ pub mod patient;
 pub mod records;
 pub mod retry;
 pub mod s3;
+pub mod signal;
 pub mod trouble;
 
 /// Every kind of target that the configuration knows.
@@ -108,17 +110,6 @@ impl From<TargetError> for Error {
     fn from(failure: TargetError) -> Self {
         failure.error
     }
-}
-
-/// What becomes of requests when a signal has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterSignal {
-    /// They end.
-    End,
-    /// They have a moment yet, from the signal on or from where this was asked for: something is put in order.
-    AMoment,
-    /// They go on: nobody waits for them.
-    GoOn,
 }
 
 /// A place that keeps objects. Every method may be called from several threads at once.

@@ -12,18 +12,15 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::signal::Grace;
 use super::{Cause, Stored, Target, TargetError};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::format::name::ObjectKey;
-use crate::world::World;
+use crate::world::{Watch as _, World};
 
 /// How long a target may do nothing at all. What it sends, and what it is answered, counts: a store that asks us to wait two
 /// minutes is not given up.
 pub const STALL: Duration = Duration::from_secs(300);
-/// After a signal all calls together have so long.
-const GRACE: Duration = Duration::from_secs(1);
-/// One that comes late has at least so long.
-const LATE: Duration = Duration::from_millis(500);
 /// How often a wait looks for a signal.
 const TICK: Duration = Duration::from_millis(50);
 /// Bodies that are shorter are taken whole, and the call for them can be left; longer ones come from a thread that can be.
@@ -51,6 +48,7 @@ impl Wait {
     /// What comes; none, if its sender is gone.
     fn on<A>(&self, answers: &Receiver<A>) -> Result<Option<A>> {
         let since = self.world.clock.monotonic();
+        let grace = Grace::new(&self.world);
         loop {
             match answers.recv_timeout(TICK) {
                 Ok(answer) => return Ok(Some(answer)),
@@ -63,9 +61,7 @@ impl Wait {
                 return Err(Error::new(Kind::Target, message)
                     .hint("look at the disk, or at the server of the mounted file system, and at what the system's log says of it"));
             }
-            if here >= LATE && self.world.cancel.stopped_for().is_some_and(|time| time >= GRACE) {
-                self.world.cancel.check()?;
-            }
+            grace.check()?;
         }
     }
 }
@@ -304,7 +300,7 @@ mod tests {
         let world = World::system();
         world.cancel.stop(15);
         let _ = world.cancel.stopped_for();
-        std::thread::sleep(GRACE);
+        std::thread::sleep(crate::target::signal::GRACE);
         let target = Patient::new(crate::target::memory::Memory::default(), STALL, world);
         let key = ObjectKey::new("a/b").unwrap();
         target.put(&key, &mut &b"bytes"[..]).unwrap();

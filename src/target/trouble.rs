@@ -223,6 +223,29 @@ pub fn short(text: &str) -> String {
     cut.trim_end_matches('.').to_owned()
 }
 
+/// How many secrets are remembered.
+const GIVEN: usize = 24;
+
+/// Secrets that were handed out or sent lately, so that no message can have one.
+#[derive(Clone, Debug, Default)]
+pub struct Given(Vec<Secret>);
+
+impl Given {
+    /// The oldest is forgotten where there are too many.
+    pub fn remember(&mut self, secret: &Secret) {
+        self.0.retain(|known| known != secret);
+        if self.0.len() >= GIVEN {
+            self.0.remove(0);
+        }
+        self.0.push(secret.clone());
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Secret> {
+        self.0.clone()
+    }
+}
+
 /// A stranger's text, but every word that has a piece of a secret in it.
 pub fn without(text: &str, secrets: &[Secret]) -> String {
     let echoes = |word: &str| {

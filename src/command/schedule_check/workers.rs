@@ -145,9 +145,6 @@ impl<'s, 'a: 's> Work<'s, 'a> {
     /// Gives these to the workers, of which there are no more than there is to do.
     pub(super) fn begin(&mut self, scope: &'s Scope<'s, '_>, items: Vec<Item<'a>>) {
         for item in items {
-            if !self.has_begun() && item.job().is_some() {
-                self.app.warn();
-            }
             self.begun.insert(item);
             self.pending.insert(item);
             if self.workers < self.most.min(self.pending.len()) {

@@ -9,25 +9,21 @@ use super::oauth;
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
 use crate::target::http::Client;
-use crate::target::trouble::{Trouble, without};
-
-/// How many tokens are remembered, so that no message can have one.
-const REMEMBERED: usize = 16;
+use crate::target::trouble::{Given, Trouble, without};
 
 struct State {
     link: Link,
-    given: Vec<Secret>,
+    given: Given,
 }
 
 impl State {
+    fn new(link: Link, mut given: Given) -> Self {
+        [&link.tokens.access, &link.tokens.refresh].into_iter().for_each(|secret| given.remember(secret));
+        Self { link, given }
+    }
+
     fn take(&mut self, link: Link) {
-        self.link = link;
-        for secret in [&self.link.tokens.access, &self.link.tokens.refresh] {
-            if self.given.len() >= REMEMBERED {
-                self.given.remove(0);
-            }
-            self.given.push(secret.clone());
-        }
+        *self = Self::new(link, std::mem::take(&mut self.given));
     }
 }
 
@@ -42,8 +38,8 @@ pub struct Auth {
 impl Auth {
     /// For a link that was read from `file`; `what` names its user in errors.
     pub fn new(what: &str, file: LinkFile, link: Link) -> Self {
-        let given = vec![link.tokens.access.clone(), link.tokens.refresh.clone()];
-        Self { what: what.to_owned(), file, state: Arc::new(Mutex::new(State { link, given })) }
+        let state = State::new(link, Given::default());
+        Self { what: what.to_owned(), file, state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -52,7 +48,7 @@ impl Auth {
 
     /// Takes every word out of a stranger's text that has a piece of a token in it.
     pub fn scrub(&self, text: &str) -> String {
-        let given = self.state().given.clone();
+        let given = self.state().given.all();
         without(text, &given)
     }
 

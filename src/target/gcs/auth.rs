@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::target::http::{self, Answer, Client, Haste, Outgoing};
-use crate::target::trouble::{Refusal, Trouble, without};
+use crate::target::trouble::{Given, Refusal, Trouble, without};
 
 /// What a token is for: objects, and nothing beside them.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
@@ -26,8 +26,6 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 const MARGIN: Duration = Duration::from_secs(300);
 /// How far our clock may be from Google's, in seconds.
 const SKEW: i64 = 300;
-/// How many tokens are remembered for that.
-const REMEMBERED: usize = 8;
 
 /// Where tokens come from.
 #[derive(Clone)]
@@ -133,17 +131,7 @@ struct Token {
 #[derive(Default)]
 struct State {
     token: Option<Token>,
-    /// What was handed out or sent lately, so that no message can have it.
-    given: Vec<Secret>,
-}
-
-impl State {
-    fn remember(&mut self, secret: &Secret) {
-        if self.given.len() >= REMEMBERED {
-            self.given.remove(0);
-        }
-        self.given.push(secret.clone());
-    }
+    given: Given,
 }
 
 /// Gives tokens. Cheap to clone; all clones share one.
@@ -175,14 +163,16 @@ impl Auth {
 
     /// No message may have it, though it is no token.
     pub fn hide(&self, text: &str) {
-        self.state().remember(&Secret::new(text));
+        self.state().given.remember(&Secret::new(text));
     }
 
     /// Takes every word out of a stranger's text that has a piece of a secret in it.
     pub fn scrub(&self, text: &str) -> String {
         let mut secrets = {
             let state = self.state();
-            state.given.iter().chain(state.token.as_ref().map(|token| &token.secret)).cloned().collect::<Vec<_>>()
+            let mut secrets = state.given.all();
+            secrets.extend(state.token.as_ref().map(|token| token.secret.clone()));
+            secrets
         };
         if let Identity::Account(account) = &self.identity {
             secrets.push(account.text.clone());
@@ -221,9 +211,9 @@ impl Auth {
             }
             Identity::Anonymous => return Ok(None),
         };
-        sent.iter().for_each(|assertion| state.remember(assertion));
+        sent.iter().for_each(|assertion| state.given.remember(assertion));
         let (secret, lasts) = fetched.map_err(|trouble| self.tell(&trouble))?;
-        state.remember(&secret);
+        state.given.remember(&secret);
         let renew = now + lasts.saturating_sub(MARGIN.min(lasts / 2));
         state.token = Some(Token { secret: secret.clone(), renew });
         Ok(Some(secret))

@@ -17,7 +17,7 @@ use super::settings::Keys;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::target::http::{self, Client, Haste, Outgoing};
-use crate::target::trouble::{Line, Refusal, Trouble};
+use crate::target::trouble::{Given, Line, Refusal, Trouble};
 
 /// How long before their end keys are fetched anew, in seconds; of such as last shorter, half of their time. AWS has the next
 /// ones five minutes before the end at the latest.
@@ -26,8 +26,6 @@ const MARGIN: i64 = 300;
 const LOOKS: i64 = 30;
 /// After a refusal without a word, which may have other reasons, keys are not asked for more often.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
-/// How many secrets are remembered, so that no message can have one.
-const REMEMBERED: usize = 24;
 /// What an instance's token for its metadata is good for, in seconds.
 const METADATA_SECONDS: &str = "21600";
 /// The words of the Security Token Service that may be shown.
@@ -93,20 +91,7 @@ struct Held {
 #[derive(Default)]
 struct State {
     held: Option<Held>,
-    /// What was handed out or sent lately, so that no message can have it.
-    given: Vec<Secret>,
-}
-
-impl State {
-    fn remember(&mut self, secret: &Secret) {
-        if self.given.contains(secret) {
-            return;
-        }
-        if self.given.len() >= REMEMBERED {
-            self.given.remove(0);
-        }
-        self.given.push(secret.clone());
-    }
+    given: Given,
 }
 
 /// Gives keys. Cheap to clone; all clones share them.
@@ -123,7 +108,7 @@ impl Auth {
         let auth = Self { target: target.to_owned(), identity, state: Arc::default() };
         if let Identity::Given(keys) = &auth.identity {
             let mut state = auth.state();
-            keys.all().for_each(|secret| state.remember(secret));
+            keys.all().for_each(|secret| state.given.remember(secret));
         }
         auth
     }
@@ -139,7 +124,9 @@ impl Auth {
 
     /// The secrets that no message may have in it.
     pub fn secrets(&self) -> Vec<Secret> {
-        self.state().given.iter().filter(|secret| secret.expose().len() > 3).cloned().collect()
+        let mut secrets = self.state().given.all();
+        secrets.retain(|secret| secret.expose().len() > 3);
+        secrets
     }
 
     /// Keys that are good for a while.
@@ -206,9 +193,9 @@ impl Auth {
             }
             Role::Web { place, .. } => client.again(&mut || by_web(role, place, client, &mut sent)),
         };
-        sent.iter().for_each(|secret| state.remember(secret));
+        sent.iter().for_each(|secret| state.given.remember(secret));
         let (keys, ends) = fetched.map_err(|trouble| self.tell(&trouble, role, state.held.is_some()))?;
-        keys.all().for_each(|secret| state.remember(secret));
+        keys.all().for_each(|secret| state.given.remember(secret));
         let now = client.world.clock.now();
         let left = ends.map_or(MARGIN * 2_000, |ends| (ends - now).num_milliseconds().max(0));
         let margin = left.min(MARGIN * 2_000) / 2;

@@ -1,0 +1,48 @@
+//! What becomes of work at a target when a signal has come. Flows in: the signal, and the time since it came and since the
+//! work began. Flows out: whether the work ends now. Touches nothing.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::world::{Cancel, Watch, World};
+
+/// After a signal, all that is put in order may take so long from the signal on: whoever sent it may send SIGKILL next.
+pub const GRACE: Duration = Duration::from_secs(1);
+/// What is put in order late has at least so long, each by itself.
+const LATE: Duration = Duration::from_millis(500);
+
+/// What becomes of requests when a signal has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterSignal {
+    /// They end.
+    End,
+    /// They have a moment yet, from the signal on or from where this was asked for: something is put in order.
+    AMoment,
+    /// They go on: nobody waits for them.
+    GoOn,
+}
+
+/// The moment that work has yet which began when this was made.
+#[derive(Debug)]
+pub struct Grace {
+    signal: Cancel,
+    since: Duration,
+    world: World,
+}
+
+impl Grace {
+    /// For what begins now.
+    pub fn new(world: &World) -> Self {
+        Self { signal: world.cancel.clone(), since: world.clock.monotonic(), world: world.clone() }
+    }
+}
+
+impl Watch for Grace {
+    fn check(&self) -> Result<()> {
+        let here = self.world.clock.monotonic().saturating_sub(self.since);
+        match self.signal.stopped_for() {
+            Some(time) if time >= GRACE && here >= LATE => self.signal.check(),
+            _ => Ok(()),
+        }
+    }
+}
