@@ -8,6 +8,7 @@ use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
 use crate::format::manifest::Signed;
 use crate::format::name::ObjectKey;
+use crate::pipeline::fanout::to_one;
 use crate::pipeline::meter::{Expected, Meter};
 use crate::target::{Cause, TargetError};
 
@@ -67,7 +68,7 @@ fn checked(signed: &Signed, key: &ObjectKey, open: &OpenTarget) -> Result<Meter<
 fn send(signed: &Signed, key: &ObjectKey, from: &OpenTarget, to: &OpenTarget, cx: &Cx) -> Result<(), TargetError> {
     let bar = cx.report.progress(&format!("{} to {}", signed.id, to.name), Some(signed.stored_bytes));
     let source = checked(signed, key, from).map_err(|failure| TargetError { cause: Cause::Body, ..failure })?;
-    let stored = to.target.put(key, &mut source.with_progress(bar))?;
+    let stored = to_one(&mut source.with_progress(bar), &to.target, key, &cx.world)?;
     if stored.size == signed.stored_bytes {
         return Ok(());
     }

@@ -797,6 +797,14 @@ fn what_is_locked_at_a_store_with_versions_is_not_hidden_behind_a_mark() {
     let failure = target.delete(&kept).unwrap_err();
     assert_eq!(failure.cause, Cause::Retained, "{failure:?}");
     assert!(failure.error.message.contains("it is locked until "), "{failure:?}");
+    // Nor is it where nobody can say for a moment whether it is locked: a mark would be set all the same.
+    let address = bucket.endpoint.strip_prefix("http://").unwrap().to_owned();
+    let proxy = Proxy::new(address, false);
+    let far = Settings { endpoint: proxy.endpoint(), ..settings.clone() }.open(&keys(), &World::system()).unwrap();
+    proxy.refuse(|head| head.starts_with("HEAD").then_some("503 SlowDown:"));
+    let failure = far.delete(&kept).unwrap_err();
+    assert_eq!(failure.cause, Cause::Failed, "{failure:?}");
+    assert!(target.get(&kept).is_ok(), "it is hidden");
     let outcomes = target.delete_all(&[kept.clone(), other]);
     assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
     assert_eq!(target.list("").unwrap().into_iter().map(|stored| stored.key).collect::<Vec<_>>(), [kept]);

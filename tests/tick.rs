@@ -133,6 +133,29 @@ fn what_begins_during_a_long_run_goes_by_the_configuration_of_that_time() {
 }
 
 #[test]
+fn what_waits_for_its_turn_goes_by_the_configuration_of_that_time() {
+    let held = tempfile::tempdir().unwrap();
+    let go = held.path().join("go");
+    let sandbox = with_jobs(&[("long", &waits_for(&go)), ("other", ""), ("gone", "")]);
+    sandbox.run(&["schedule-check"]);
+    ["long", "other", "gone"].iter().for_each(|job| make_due(&sandbox, job));
+    // All are due, and one at a time is run.
+    let child = start(&sandbox, &["schedule-check", "--max-parallel", "1"]);
+    wait_for("the long one does not begin", || sandbox.path("began").exists());
+    let old = fs::read_to_string(sandbox.config()).unwrap();
+    let (kept, _) = old.split_once("[[backup.jobs]]\nname = \"gone\"").unwrap();
+    fs::write(sandbox.config(), format!("{kept}before = \"touch {}\"\n", sandbox.path("new").display())).unwrap();
+    fs::write(&go, "").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(manifests(&sandbox, "long"), 1);
+    // By the next tick at the latest.
+    sandbox.command(&["schedule-check"]).stderr_any().run();
+    assert!(sandbox.path("new").exists(), "it was run as it had been");
+    assert_eq!((manifests(&sandbox, "other"), manifests(&sandbox, "gone")), (1, 0));
+}
+
+#[test]
 fn what_can_t_be_begun_for_a_moment_is_begun_later() {
     let held = tempfile::tempdir().unwrap();
     let go = held.path().join("go");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use self::workers::{Ended, Finished, Item, Work};
+use self::workers::{Ended, Finished, Item, Terms, Work};
 use super::Done;
 use crate::app::{self, App};
 use crate::backup::JobReport;
@@ -60,7 +60,13 @@ pub fn run(global: &Global, args: &ScheduleCheckArgs, world: &World, report: &Re
     let runs = Runs::new(&app);
     let mut sum = Sum::new(report);
     let asked = Asked { global, run_new: args.run_new, world, report };
-    work(&asked, &app, &runs, usize::from(args.max_parallel), &digest, &mut sum);
+    work(
+        &asked,
+        &app,
+        Beside { runs: &runs, most: usize::from(args.max_parallel), drilling: false },
+        &digest,
+        &mut sum,
+    );
     let (reports, drills, errors) = sum.all();
     let done = ended(&reports, &drills, &errors)?;
     runs.end(&reports, &drills, &errors, done.outcome);
@@ -81,13 +87,32 @@ impl Asked<'_> {
         read_text(&self.global.config).map_or(true, |text| tick::digest(&text, &self.world.vars) != digest)
     }
 
-    /// A tick by the configuration as it is now, for as long as that has something to do.
-    fn again(&self, runs: &Runs<'_>, most: usize, sum: &mut Sum<'_>) -> Result<()> {
+    /// A tick by the configuration as it is now, for as long as that has something to do. What was read of it, and what is
+    /// open, is kept in `newer` for the next time.
+    fn again(&self, beside: Beside<'_>, sum: &mut Sum<'_>, newer: &mut Option<(String, App)>) -> Result<()> {
         let digest = tick::digest(&read_text(&self.global.config)?, &self.world.vars);
-        let config = Config::load(&self.global.config, &self.world.vars, &app::defaults())?;
-        work(self, &App::silent(config, self.world, self.report), runs, most, &digest, sum);
+        let kept = newer.take().filter(|(known, _)| *known == digest);
+        let (digest, app) = match kept {
+            Some(kept) => kept,
+            None => {
+                let config = Config::load(&self.global.config, &self.world.vars, &app::defaults())?;
+                (digest, App::silent(config, self.world, self.report))
+            }
+        };
+        work(self, &app, beside, &digest, sum);
+        *newer = Some((digest, app));
         Ok(())
     }
+}
+
+/// What work goes on beside.
+#[derive(Clone, Copy)]
+struct Beside<'r> {
+    runs: &'r Runs<'r>,
+    /// How much more may be under way at once.
+    most: usize,
+    /// Whether a drill is.
+    drilling: bool,
 }
 
 /// What a tick has come to. Nothing that goes wrong later takes away from it.
@@ -102,12 +127,15 @@ struct Sum<'a> {
     failed: BTreeMap<(String, bool), Error>,
     /// What the last look could not see. What an earlier one could not, and a later one could, is over.
     unseen: Vec<Error>,
+    /// By which configuration, and when on the monotonic clock, targets were asked last.
+    asked: Option<(String, Duration)>,
 }
 
 impl<'a> Sum<'a> {
     fn new(report: &'a Report) -> Self {
         let (reports, drills, failed) = Default::default();
-        Self { report, said: BTreeSet::new(), reports, drills, errors: Vec::new(), failed, unseen: Vec::new() }
+        let (errors, unseen) = Default::default();
+        Self { report, said: BTreeSet::new(), reports, drills, errors, failed, unseen, asked: None }
     }
 
     fn all(self) -> (Vec<JobReport>, Vec<Drill>, Vec<Error>) {
@@ -133,11 +161,25 @@ impl<'a> Sum<'a> {
     }
 
     /// What a look could not see.
-    fn looked(&mut self, unseen: Vec<Error>) {
+    fn unseen(&mut self, unseen: Vec<Error>) {
         for error in &unseen {
             self.say(error);
         }
         self.unseen = unseen;
+    }
+
+    /// What a look has seen. What is due no longer another has done, or nobody is to do: that it could not be begun here is
+    /// over.
+    fn seen(&mut self, looked: &Looked<'_>) {
+        self.unseen(looked.errors.iter().map(|(_, error)| error.clone()).collect());
+        looked.doubts.iter().for_each(|doubt| self.warn(doubt.clone()));
+        let is_unseen = |name: &str| looked.errors.iter().any(|(job, _)| job == name);
+        let runs = |name: &str| {
+            let mut decisions = looked.decisions.iter().filter(|(job, _)| job.name == name);
+            decisions.any(|(_, decision)| matches!(decision, Decision::Run { .. }))
+        };
+        let drills = |name: &str| looked.drills.iter().any(|(job, _)| job.name == name);
+        self.failed.retain(|(job, is_drill), _| is_unseen(job) || if *is_drill { drills(job) } else { runs(job) });
     }
 
     fn warn(&mut self, warning: String) {
@@ -148,7 +190,7 @@ impl<'a> Sum<'a> {
 
     fn add(&mut self, item: Item<'_>, ended: Ended) {
         let begun = item.job().map(|job| (job.to_owned(), matches!(item, Item::Drill(..))));
-        if let (Some(begun), Ended::Ran(_) | Ended::Drilled(_)) = (&begun, &ended) {
+        if let (Some(begun), Ended::Ran(_) | Ended::Drilled(_) | Ended::PassedBy) = (&begun, &ended) {
             self.failed.remove(begun);
         }
         match ended {
@@ -162,27 +204,30 @@ impl<'a> Sum<'a> {
                 }
                 None => self.error(error),
             },
-            Ended::Done | Ended::PassedBy | Ended::NotBegun => {}
+            Ended::Done | Ended::PassedBy | Ended::NotBegun | Ended::Stale => {}
         }
     }
 }
 
 /// Looks, gives the workers what is due, and looks again whenever something has ended or some time has passed; until
 /// nothing is due and nothing under way. Once the configuration is another one nothing more is begun by this one.
-fn work(asked: &Asked<'_>, app: &App, runs: &Runs<'_>, most: usize, digest: &str, sum: &mut Sum<'_>) {
+fn work(asked: &Asked<'_>, app: &App, beside: Beside<'_>, digest: &str, sum: &mut Sum<'_>) {
+    let is_stale = || asked.has_changed(digest);
+    let Beside { runs, most, drilling } = beside;
+    let terms = Terms { runs, most, run_new: asked.run_new, drilling, is_stale: &is_stale };
+    let earlier = sum.asked.as_ref().filter(|(known, _)| known == digest).map(|(_, at)| *at);
     std::thread::scope(|scope| {
-        let mut work = Work::new(app, runs, most, asked.run_new);
-        let mut left = false;
+        let mut work = Work::new(app, terms, earlier);
+        let (mut left, mut newer) = (false, None);
         loop {
             let stopped = app.cx.world.cancel.check();
-            let changed = work.has_begun() && asked.has_changed(digest);
+            let changed = work.has_begun() && is_stale();
             // After a signal nothing is begun, so there is no need to look; a shared state could not be asked either.
             let idle = changed || (stopped.is_err() && work.has_begun());
             let looked =
-                if idle { None } else { look(app, asked.run_new).map_err(|error| sum.looked(vec![error])).ok() };
+                if idle { None } else { look(app, asked.run_new).map_err(|error| sum.unseen(vec![error])).ok() };
             if let Some(looked) = &looked {
-                sum.looked(looked.errors.iter().map(|(_, error)| error.clone()).collect());
-                looked.doubts.iter().for_each(|doubt| sum.warn(doubt.clone()));
+                sum.seen(looked);
                 let items = work.choose(looked);
                 left |= stopped.is_err() && !items.is_empty();
                 if stopped.is_ok() {
@@ -205,11 +250,15 @@ fn work(asked: &Asked<'_>, app: &App, runs: &Runs<'_>, most: usize, digest: &str
             }
             let room = work.room();
             if changed && stopped.is_ok() && room > 0 {
-                asked.again(runs, room, sum).unwrap_or_else(|error| sum.looked(vec![error]));
+                let beside = Beside { runs, most: room, drilling: work.is_drilling() };
+                asked.again(beside, sum, &mut newer).unwrap_or_else(|error| sum.unseen(vec![error]));
             }
             for Finished { item, ended } in work.wait(LOOK_AGAIN) {
                 left |= matches!(ended, Ended::NotBegun);
                 work.over(item, &ended);
+                if item == Item::Ask && !matches!(ended, Ended::Stale) {
+                    sum.asked = Some((digest.to_owned(), app.cx.world.clock.monotonic()));
+                }
                 sum.add(item, ended);
             }
         }

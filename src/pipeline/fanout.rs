@@ -52,6 +52,17 @@ pub fn fan_out(source: &mut dyn Read, targets: &[Arc<dyn Target>], key: &ObjectK
     outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(lost()))).collect()
 }
 
+/// Stores `source` at one target, whose thread can be left as those of several can. What it completes when nobody waits any
+/// more stays there: another may have found it meanwhile, and count on it.
+///
+/// # Errors
+/// As [`Target::put`], or a signal.
+pub fn to_one(source: &mut dyn Read, target: &Arc<dyn Target>, key: &ObjectKey, world: &World) -> Outcome {
+    let mut fan = FanOut::start(std::slice::from_ref(target), key, world, true);
+    let _ = fan.pump(source);
+    fan.next().map_or_else(|| Err(lost()), |(_, outcome)| outcome)
+}
+
 fn lost() -> TargetError {
     TargetError::new(Cause::Failed, "a thread that wrote to a target ended unexpectedly")
 }
@@ -94,6 +105,10 @@ pub struct FanOut<'w> {
 impl<'w> FanOut<'w> {
     /// Lets every target begin.
     pub fn new(targets: &[Arc<dyn Target>], key: &ObjectKey, world: &'w World) -> Self {
+        Self::start(targets, key, world, false)
+    }
+
+    fn start(targets: &[Arc<dyn Target>], key: &ObjectKey, world: &'w World, stays: bool) -> Self {
         let (tell, ended) = unbounded();
         let mut sinks = Vec::new();
         for (at, target) in targets.iter().enumerate() {
@@ -108,7 +123,7 @@ impl<'w> FanOut<'w> {
             };
             let body = Blocks { queue, failed: Arc::clone(&sink.failed), block: Arc::default(), taken: 0, end: None };
             let (target, key, state) = (Arc::clone(target), key.clone(), Arc::clone(&sink.state));
-            let work = Work { at, target, key, state, tell: tell.clone() };
+            let work = Work { at, target, key, state, stays, tell: tell.clone() };
             // A thread that is not there ends its channel, which is told below.
             drop(std::thread::Builder::new().name(format!("target {at}")).spawn(move || work.run(body)));
             sinks.push(sink);
@@ -254,6 +269,8 @@ struct Work {
     target: Arc<dyn Target>,
     key: ObjectKey,
     state: Arc<Mutex<State>>,
+    /// Whether what comes late stays.
+    stays: bool,
     tell: Sender<(usize, Outcome)>,
 }
 
@@ -267,7 +284,7 @@ impl Work {
             return drop(self.tell.send((self.at, outcome)));
         }
         drop(state);
-        if outcome.is_ok() {
+        if outcome.is_ok() && !self.stays {
             // The run has gone on without it: no manifest will ever name it. What can't be removed is swept later.
             self.target.take_back(&self.key);
         }
@@ -373,6 +390,59 @@ mod tests {
         let failure = results[0].clone().unwrap_err();
         assert_eq!((failure.cause, failure.error.message.as_str()), (Cause::Body, "died"));
         assert!(one.list("").unwrap().is_empty());
+    }
+
+    /// Takes no more of a body than its first block until it is let go; then it stores all that there is.
+    struct Hangs {
+        memory: Memory,
+        gate: Receiver<()>,
+    }
+
+    impl Target for Hangs {
+        fn describe(&self) -> String {
+            "hangs".into()
+        }
+        fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+            let mut taken = vec![0; BLOCK_BYTES];
+            body.read_exact(&mut taken).map_err(TargetError::body)?;
+            let _ = self.gate.recv();
+            self.memory.put(key, &mut &*taken)
+        }
+        fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
+            self.memory.get(key)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError> {
+            self.memory.list(prefix)
+        }
+        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            self.memory.delete(key)
+        }
+    }
+
+    #[test]
+    fn one_target_that_hangs_is_left_and_what_it_stores_late_stays_there() {
+        for length in [BLOCK_BYTES, 40 * BLOCK_BYTES] {
+            let (let_go, gate) = bounded(0);
+            let (memory, world) = (Memory::default(), World::system());
+            let target: Arc<dyn Target> = Arc::new(Hangs { memory: memory.clone(), gate });
+            let cancel = world.cancel.clone();
+            let signal = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                cancel.stop(15);
+            });
+            let failure = to_one(&mut &vec![1; length][..], &target, &key(), &world).unwrap_err();
+            assert_eq!(failure.error.kind, Kind::Stopped(15));
+            signal.join().unwrap();
+            drop(let_go);
+            let since = std::time::Instant::now();
+            while memory.list("").unwrap().is_empty() {
+                assert!(since.elapsed() < Duration::from_secs(60), "it was taken back");
+                std::thread::sleep(TICK);
+            }
+            // Long enough for it to be taken back.
+            std::thread::sleep(4 * TICK);
+            assert_eq!(memory.list("").unwrap().len(), 1);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 
@@ -38,12 +39,14 @@ fn read(table: &mut Table<'_>, prefix: &str) -> Opener {
 pub struct Local {
     name: String,
     root: PathBuf,
+    /// Counts up with each file that was looked at or removed.
+    moved: AtomicU64,
 }
 
 impl Local {
     /// Keeps objects below `root`; `name` is the target's in the configuration.
     pub fn new(name: &str, root: &Path) -> Self {
-        Self { name: name.to_owned(), root: root.to_owned() }
+        Self { name: name.to_owned(), root: root.to_owned(), moved: AtomicU64::new(0) }
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {
@@ -112,6 +115,7 @@ impl Local {
         };
         for entry in entries {
             let entry = entry.map_err(|error| self.fail("list", folder, &error))?;
+            self.moved.fetch_add(1, Ordering::Relaxed);
             let kind = entry.file_type().map_err(|error| self.fail("list", &entry.path(), &error))?;
             if kind.is_dir() || (kind.is_symlink() && self.is_linked(&entry.path())?) {
                 self.walk(&entry.path(), found)?;
@@ -242,6 +246,7 @@ impl Target for Local {
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let path = self.path(key);
+        self.moved.fetch_add(1, Ordering::Relaxed);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.fail("delete", &path, &error)),
@@ -254,11 +259,16 @@ impl Target for Local {
         for (path, meta) in self.below(prefix)? {
             let partial = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PARTIAL));
             if partial && modified(&meta).is_some_and(|at| at < before) {
+                self.moved.fetch_add(1, Ordering::Relaxed);
                 fs::remove_file(&path).map_err(|error| self.fail("delete", &path, &error))?;
                 swept += 1;
             }
         }
         Ok(swept)
+    }
+
+    fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 }
 

@@ -188,8 +188,8 @@ pub trait Target: Send + Sync {
         Ok(0)
     }
 
-    /// Counts up while anything moves on the line to it: bytes sent, answers got. A target that takes nothing of a body for
-    /// minutes is given up, unless this goes on. One without a line has nothing to say.
+    /// Counts up while anything moves on the line to it: bytes sent, answers got, files looked at. A target that takes nothing
+    /// of a body for minutes is given up, unless this goes on. One that has nothing to say of it says nothing.
     fn moved(&self) -> u64 {
         0
     }

@@ -3,10 +3,11 @@
 //! Each call is on a thread of its own, which is left behind then: a job is told what is wrong, and the others are run.
 //!
 //! What a thread that was left behind does yet, nobody hears of: an object without a manifest, which is swept later, or a
-//! manifest that the next run finds.
+//! manifest that the next run finds. So after that no object is taken back here: its manifest may come yet.
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -19,11 +20,12 @@ use crate::format::name::ObjectKey;
 use crate::world::{Watch as _, World};
 
 /// How long a target may do nothing at all. What it sends, and what it is answered, counts: a store that asks us to wait two
-/// minutes is not given up.
+/// minutes is not given up, nor a disk that is slow with each of a hundred thousand files.
 pub const STALL: Duration = Duration::from_secs(300);
 /// How often a wait looks for a signal.
 const TICK: Duration = Duration::from_millis(50);
-/// Bodies that are shorter are taken whole, and the call for them can be left; longer ones come from a thread that can be.
+/// Bodies that are shorter are taken whole, and the call for them can be left. Longer ones are stored on the caller's thread,
+/// so who sends one does it by [`crate::pipeline::fanout`], whose threads can be left.
 const SHORT_BYTES: u64 = 256 * 1024;
 /// Bytes in a block that is read.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -35,6 +37,8 @@ const BLOCKS: usize = 4;
 pub struct Patient<T> {
     inner: Arc<T>,
     wait: Wait,
+    /// Whether something that was to be stored was left behind.
+    left: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -45,9 +49,9 @@ struct Wait {
 }
 
 impl Wait {
-    /// What comes; none, if its sender is gone.
-    fn on<A>(&self, answers: &Receiver<A>) -> Result<Option<A>> {
-        let since = self.world.clock.monotonic();
+    /// What comes; none, if its sender is gone. `moved` counts up while there is a reason to wait.
+    fn on<A>(&self, answers: &Receiver<A>, moved: &dyn Fn() -> u64) -> Result<Option<A>> {
+        let mut alive = (self.world.clock.monotonic(), moved());
         let grace = Grace::new(&self.world);
         loop {
             match answers.recv_timeout(TICK) {
@@ -55,8 +59,11 @@ impl Wait {
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let here = self.world.clock.monotonic().saturating_sub(since);
-            if here >= self.patience {
+            let (now, count) = (self.world.clock.monotonic(), moved());
+            if count != alive.1 {
+                alive = (now, count);
+            }
+            if now.saturating_sub(alive.0) >= self.patience {
                 let message = format!("{} has not answered for {} seconds", self.place, self.patience.as_secs());
                 return Err(Error::new(Kind::Target, message)
                     .hint("look at the disk, or at the server of the mounted file system, and at what the system's log says of it"));
@@ -70,7 +77,7 @@ impl<T: Target + 'static> Patient<T> {
     /// Waits for `inner` no longer than that.
     pub fn new(inner: T, patience: Duration, world: World) -> Self {
         let place = inner.describe();
-        Self { inner: Arc::new(inner), wait: Wait { world, patience, place } }
+        Self { inner: Arc::new(inner), wait: Wait { world, patience, place }, left: AtomicBool::new(false) }
     }
 
     /// Does it on a thread that can be left.
@@ -80,9 +87,13 @@ impl<T: Target + 'static> Patient<T> {
         thread.map(drop).doing(Kind::Other, format!("can't start a thread for {}", self.wait.place)).map_err(failed)
     }
 
+    fn lost(&self) -> TargetError {
+        failed(Error::other(format!("a call to {} got lost", self.wait.place)))
+    }
+
     fn answer<A>(&self, told: &Receiver<Result<A, TargetError>>) -> Result<A, TargetError> {
-        let lost = || failed(Error::other(format!("a call to {} got lost", self.wait.place)));
-        self.wait.on(told).map_err(failed)?.ok_or_else(lost)?
+        let lost = || self.lost();
+        self.wait.on(told, &|| self.inner.moved()).map_err(failed)?.ok_or_else(lost)?
     }
 
     fn call<A: Send + 'static>(
@@ -125,8 +136,11 @@ impl<T: Target + 'static> Target for Patient<T> {
         let mut head = Vec::new();
         let end = body.take(SHORT_BYTES).read_to_end(&mut head);
         if end.is_ok() && (head.len() as u64) < SHORT_BYTES {
-            let key = key.clone();
-            return self.call(move |inner| inner.put(&key, &mut head.as_slice()));
+            let (key, (tell, told)) = (key.clone(), bounded(1));
+            self.start(move |inner| drop(tell.send(inner.put(&key, &mut head.as_slice()))))?;
+            let answer = self.wait.on(&told, &|| self.inner.moved());
+            self.left.fetch_or(answer.is_err(), Ordering::SeqCst);
+            return answer.map_err(failed)?.ok_or_else(|| self.lost())?;
         }
         let rest = Rest { failed: end.err(), body };
         self.inner.put(key, &mut head.as_slice().chain(rest))
@@ -155,6 +169,18 @@ impl<T: Target + 'static> Target for Patient<T> {
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         let key = key.clone();
         self.call(move |inner| inner.delete(&key))
+    }
+
+    fn take_back(&self, key: &ObjectKey) {
+        if !self.left.load(Ordering::SeqCst) {
+            drop(self.delete(key));
+        }
+    }
+
+    fn delete_all(&self, keys: &[ObjectKey]) -> Vec<Result<(), TargetError>> {
+        let all = keys.to_vec();
+        let outcomes = self.call(move |inner| Ok(inner.delete_all(&all)));
+        outcomes.unwrap_or_else(|failure| keys.iter().map(|_| Err(failure.clone())).collect())
     }
 
     fn sweep(&self, prefix: &str, before: DateTime<Utc>) -> Result<usize, TargetError> {
@@ -188,7 +214,7 @@ impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.taken == self.block.len() && !self.ended {
             let lost = || io::Error::other(format!("a reader of {} got lost", self.wait.place));
-            let block = self.wait.on(&self.blocks).map_err(Error::into_io)?.ok_or_else(lost)??;
+            let block = self.wait.on(&self.blocks, &|| 0).map_err(Error::into_io)?.ok_or_else(lost)??;
             self.ended = block.is_empty();
             (self.block, self.taken) = (block, 0);
         }
@@ -293,6 +319,88 @@ mod tests {
             }
             assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
         }
+    }
+
+    /// Says that it works on, for as long as it does; and keeps what it is given late.
+    #[derive(Clone, Debug, Default)]
+    struct Slow {
+        memory: crate::target::memory::Memory,
+        pause: Duration,
+        is_still: bool,
+        moved: Arc<std::sync::atomic::AtomicU64>,
+    }
+
+    impl Slow {
+        fn work(&self) {
+            for _ in 0..10 {
+                std::thread::sleep(self.pause);
+                self.moved.fetch_add(u64::from(!self.is_still), Ordering::SeqCst);
+            }
+        }
+    }
+
+    impl Target for Slow {
+        fn describe(&self) -> String {
+            "disk (/mnt)".to_owned()
+        }
+
+        fn put(&self, key: &ObjectKey, body: &mut dyn Read) -> Result<Stored, TargetError> {
+            self.work();
+            self.memory.put(key, body)
+        }
+
+        fn get(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, TargetError> {
+            self.memory.get(key)
+        }
+
+        fn list(&self, prefix: &str) -> Result<Vec<Stored>, TargetError> {
+            self.work();
+            self.memory.list(prefix)
+        }
+
+        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            self.work();
+            self.memory.delete(key)
+        }
+
+        fn moved(&self) -> u64 {
+            self.moved.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_slow_disk_that_works_on_is_no_disk_that_hangs() {
+        let (patience, pause) = (Duration::from_millis(2_000), Duration::from_millis(300));
+        let slow = |is_still| Slow { pause, is_still, ..Slow::default() };
+        assert_eq!(Patient::new(slow(false), patience, World::system()).list("").unwrap(), []);
+        let still = Patient::new(slow(true), patience, World::system());
+        assert!(still.list("").is_err());
+        // Of many objects, too, only one is waited for.
+        let keys: Vec<ObjectKey> = (0..50).map(|at| ObjectKey::new(format!("a/{at}")).unwrap()).collect();
+        let since = Instant::now();
+        let outcomes = still.delete_all(&keys);
+        assert!(outcomes.len() == 50 && outcomes.iter().all(Result::is_err), "{outcomes:?}");
+        assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    }
+
+    #[test]
+    fn nothing_is_taken_back_where_its_manifest_may_yet_come() {
+        let slow = Slow { pause: Duration::from_millis(30), is_still: true, ..Slow::default() };
+        let memory = slow.memory.clone();
+        let (object, manifest) = (ObjectKey::new("a/object").unwrap(), ObjectKey::new("a/manifest").unwrap());
+        memory.put(&object, &mut &b"bytes"[..]).unwrap();
+        let target = Patient::new(slow, Duration::from_millis(60), World::system());
+        assert!(target.put(&manifest, &mut &b"{}"[..]).is_err());
+        target.take_back(&object);
+        let since = Instant::now();
+        while memory.list("").unwrap().len() < 2 {
+            assert!(since.elapsed() < Duration::from_secs(60), "{:?}", memory.list(""));
+            std::thread::sleep(TICK);
+        }
+        // Where nothing was left behind it goes.
+        let target = Patient::new(memory.clone(), Duration::from_secs(60), World::system());
+        target.take_back(&object);
+        assert_eq!(memory.list("").unwrap().len(), 1);
     }
 
     #[test]

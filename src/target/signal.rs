@@ -1,6 +1,7 @@
 //! What becomes of work at a target when a signal has come. Flows in: the signal, and the time since it came and since the
 //! work began. Flows out: whether the work ends now. Touches nothing.
 
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::error::Result;
@@ -8,8 +9,25 @@ use crate::world::{Cancel, Watch, World};
 
 /// After a signal, all that is put in order may take so long from the signal on: whoever sent it may send SIGKILL next.
 pub const GRACE: Duration = Duration::from_secs(1);
+/// How often a wait looks for a signal.
+const TICK: Duration = Duration::from_millis(20);
 /// What is put in order late has at least so long, each by itself.
 const LATE: Duration = Duration::from_millis(500);
+
+/// Takes a lock that another may hold for as long as a server does not answer it.
+///
+/// # Errors
+/// A signal.
+pub fn lock<'m, T>(mutex: &'m Mutex<T>, world: &World) -> Result<MutexGuard<'m, T>> {
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => world.cancel.check()?,
+        }
+        world.clock.sleep(TICK);
+    }
+}
 
 /// What becomes of requests when a signal has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,5 +62,21 @@ impl Watch for Grace {
             Some(time) if time >= GRACE && here >= LATE => self.signal.check(),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_heard_while_another_holds_a_lock() {
+        let (mutex, world) = (Mutex::new(1), World::system());
+        let held = lock(&mutex, &world).unwrap();
+        assert_eq!(*held, 1);
+        world.cancel.stop(15);
+        assert!(lock(&mutex, &world).unwrap_err().is_stopped());
+        drop(held);
+        assert_eq!(*lock(&mutex, &world).unwrap(), 1, "who need not wait is not disturbed");
     }
 }

@@ -26,6 +26,8 @@ use crate::schedule::state::StateFile;
 const PASSED_BY: Duration = Duration::from_secs(10);
 /// The same for what could not be begun, which is tried at each tick otherwise.
 const FAILED: Duration = Duration::from_secs(30);
+/// The same for targets that were asked by a configuration that is gone round again.
+const ASKED: Duration = Duration::from_secs(300);
 
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +63,8 @@ pub(super) enum Ended {
     PassedBy,
     /// A signal came first.
     NotBegun,
+    /// The configuration that chose it holds no more.
+    Stale,
     Failed(Error),
 }
 
@@ -69,12 +73,23 @@ pub(super) struct Finished<'a> {
     pub(super) ended: Ended,
 }
 
+/// What a tick's work has to know.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'s> {
+    pub(super) runs: &'s Runs<'s>,
+    /// How much may be under way at once.
+    pub(super) most: usize,
+    pub(super) run_new: bool,
+    /// Whether a drill is under way that is none of this work.
+    pub(super) drilling: bool,
+    /// Whether the configuration that it goes by holds no more.
+    pub(super) is_stale: &'s (dyn Fn() -> bool + Sync),
+}
+
 /// What is under way, and what was.
 pub(super) struct Work<'s, 'a> {
     app: &'a App,
-    runs: &'s Runs<'s>,
-    most: usize,
-    run_new: bool,
+    terms: Terms<'s>,
     give: Sender<Item<'a>>,
     take: Receiver<Item<'a>>,
     tell: Sender<Finished<'a>>,
@@ -86,18 +101,27 @@ pub(super) struct Work<'s, 'a> {
     begun: BTreeSet<Item<'a>>,
     /// Until when that is let be, on the monotonic clock.
     passed: BTreeMap<Item<'a>, Duration>,
+    has_begun: bool,
 }
 
 impl<'s, 'a: 's> Work<'s, 'a> {
-    pub(super) fn new(app: &'a App, runs: &'s Runs<'s>, most: usize, run_new: bool) -> Self {
+    /// `asked`: when targets were asked by work of the same configuration that has ended.
+    pub(super) fn new(app: &'a App, terms: Terms<'s>, asked: Option<Duration>) -> Self {
         let ((give, take), (tell, told)) = (unbounded(), unbounded());
-        let (pending, begun, passed) = Default::default();
-        Self { app, runs, most: most.max(1), run_new, give, take, tell, told, workers: 0, pending, begun, passed }
+        let terms = Terms { most: terms.most.max(1), ..terms };
+        let passed = asked.map(|asked| (Item::Ask, asked.saturating_add(ASKED))).into_iter().collect();
+        let (pending, begun) = Default::default();
+        Self { app, terms, give, take, tell, told, workers: 0, pending, begun, passed, has_begun: false }
     }
 
     /// Whether anything was begun yet.
     pub(super) fn has_begun(&self) -> bool {
-        !self.begun.is_empty() || !self.passed.is_empty()
+        self.has_begun
+    }
+
+    /// Whether a drill is under way.
+    pub(super) fn is_drilling(&self) -> bool {
+        self.terms.drilling || self.pending.iter().any(|item| matches!(item, Item::Drill(..)))
     }
 
     /// Whether nothing is under way.
@@ -107,7 +131,7 @@ impl<'s, 'a: 's> Work<'s, 'a> {
 
     /// How many more may be under way.
     pub(super) fn room(&self) -> usize {
-        self.most.saturating_sub(self.pending.len())
+        self.terms.most.saturating_sub(self.pending.len())
     }
 
     /// What is to be begun now. Backups come first: drills, which may last as long, take only what is free beside them.
@@ -122,10 +146,10 @@ impl<'s, 'a: 's> Work<'s, 'a> {
         let mut items: Vec<Item<'a>> = due.filter(|item| self.is_free(item)).collect();
         let unknown = self.app.config.jobs.iter().any(|job| looked.is_unknown(job));
         items.extend(Some(Item::Ask).filter(|ask| unknown && self.is_free(ask)));
-        if !items.is_empty() || self.pending.len() >= self.most {
+        if !items.is_empty() || self.pending.len() >= self.terms.most {
             return items;
         }
-        let drilling = self.pending.iter().any(|item| matches!(item, Item::Drill(..)));
+        let drilling = self.is_drilling();
         let drills = looked.drills.iter().map(|(job, slot)| Item::Drill(&job.name, *slot));
         let drill = drills.filter(|_| !drilling).find(|item| self.is_free(item));
         let expires = || expiry::is_due(self.app, looked.now);
@@ -145,16 +169,17 @@ impl<'s, 'a: 's> Work<'s, 'a> {
     /// Gives these to the workers, of which there are no more than there is to do.
     pub(super) fn begin(&mut self, scope: &'s Scope<'s, '_>, items: Vec<Item<'a>>) {
         for item in items {
+            self.has_begun = true;
             self.begun.insert(item);
             self.pending.insert(item);
-            if self.workers < self.most.min(self.pending.len()) {
+            if self.workers < self.terms.most.min(self.pending.len()) {
                 self.workers += 1;
-                let (app, runs, run_new) = (self.app, self.runs, self.run_new);
+                let (app, terms) = (self.app, self.terms);
                 let (take, tell) = (self.take.clone(), self.tell.clone());
                 scope.spawn(move || {
                     for item in take {
                         // A panic must not leave the others waiting for it.
-                        let ended = std::panic::AssertUnwindSafe(|| one(app, runs, item, run_new));
+                        let ended = std::panic::AssertUnwindSafe(|| one(app, &terms, item));
                         let lost = |_| Ended::Failed(Error::other("a thread that ran jobs ended unexpectedly"));
                         let ended = std::panic::catch_unwind(ended).unwrap_or_else(lost);
                         let _ = tell.send(Finished { item, ended });
@@ -177,6 +202,10 @@ impl<'s, 'a: 's> Work<'s, 'a> {
         let pause = match ended {
             Ended::PassedBy => PASSED_BY,
             Ended::Failed(_) if item.job().is_some() => FAILED,
+            Ended::Stale => {
+                self.begun.remove(&item);
+                return;
+            }
             _ => return,
         };
         self.begun.remove(&item);
@@ -184,10 +213,15 @@ impl<'s, 'a: 's> Work<'s, 'a> {
     }
 }
 
-fn one(app: &App, runs: &Runs<'_>, item: Item<'_>, run_new: bool) -> Ended {
+fn one(app: &App, terms: &Terms<'_>, item: Item<'_>) -> Ended {
     if app.cx.world.cancel.check().is_err() {
         return Ended::NotBegun;
     }
+    // It may have waited for hours until there was room for it.
+    if (terms.is_stale)() {
+        return Ended::Stale;
+    }
+    let (runs, run_new) = (terms.runs, terms.run_new);
     let named = |name: &str| app.config.jobs.iter().find(|job| job.name == name);
     let outcome = match item {
         Item::Job(name, slot, _) => named(name).map(|job| locked(app, runs, job, slot, run_new)),

@@ -9,6 +9,7 @@ use super::oauth;
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
 use crate::target::http::Client;
+use crate::target::signal::lock;
 use crate::target::trouble::{Given, Trouble, without};
 
 struct State {
@@ -58,7 +59,7 @@ impl Auth {
     /// A signal, or why there is no token, told already.
     pub fn token(&self, client: &Client, refused: Option<&Secret>) -> Result<Secret, Trouble> {
         // Held while one is fetched: the others want the same.
-        let mut state = self.state();
+        let mut state = lock(&self.state, &client.world).map_err(Trouble::Told)?;
         let now = client.world.clock.now();
         let fits = |link: &Link| now < link.tokens.renew && refused != Some(&link.tokens.access);
         if !fits(&state.link) {

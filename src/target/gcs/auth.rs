@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::target::http::{self, Answer, Client, Haste, Outgoing};
+use crate::target::signal::lock;
 use crate::target::trouble::{Given, Refusal, Trouble, without};
 
 /// What a token is for: objects, and nothing beside them.
@@ -197,7 +198,7 @@ impl Auth {
             return Ok(None);
         }
         // Held while one is fetched: the others want the same.
-        let mut state = self.state();
+        let mut state = lock(&self.state, &client.world).map_err(Trouble::Told)?;
         let now = client.world.clock.monotonic();
         if let Some(token) = state.token.as_ref().filter(|token| now < token.renew) {
             return Ok(Some(token.secret.clone()));

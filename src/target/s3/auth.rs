@@ -17,6 +17,7 @@ use super::settings::Keys;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::target::http::{self, Client, Haste, Outgoing};
+use crate::target::signal::lock;
 use crate::target::trouble::{Given, Line, Refusal, Trouble};
 
 /// How long before their end keys are fetched anew, in seconds; of such as last shorter, half of their time. AWS has the next
@@ -139,19 +140,24 @@ impl Auth {
             Identity::Role(role) => role,
         };
         // Held while they are fetched: the others want the same.
-        let mut state = self.state();
+        let mut state = lock(&self.state, &client.world).map_err(Trouble::Told)?;
         let (now, here) = (client.world.clock.now(), client.world.clock.monotonic());
         let Some(held) = &mut state.held else { return self.fetch(role, client, &mut state) };
         let good = held.renew.is_none_or(|renew| now < renew);
         if good || here < held.asked + held.pause {
             return Ok(held.keys.clone());
         }
-        held.asked = here;
         let before = held.keys.clone();
         match self.fetch(role, client, &mut state) {
             Err(trouble) if client.world.cancel.check().is_err() => Err(trouble),
-            // Those that are there are good for a while yet; when they are not, the store says so.
-            Err(_) => Ok(before),
+            // Those that are there are good for a while yet; when they are not, the store says so. The pause begins now, for
+            // it may be that somebody has to wait for an answer each time.
+            Err(_) => {
+                if let Some(held) = &mut state.held {
+                    held.asked = client.world.clock.monotonic();
+                }
+                Ok(before)
+            }
             fetched => fetched,
         }
     }
@@ -162,7 +168,7 @@ impl Auth {
     /// A signal, or why there are none, told already.
     pub fn others(&self, client: &Client, refused: &Keys, surely: bool) -> Result<Option<Keys>, Trouble> {
         let Identity::Role(role) = &self.identity else { return Ok(None) };
-        let mut state = self.state();
+        let mut state = lock(&self.state, &client.world).map_err(Trouble::Told)?;
         if let Some(held) = &mut state.held {
             let here = client.world.clock.monotonic();
             if held.keys != *refused {

@@ -10,7 +10,8 @@ use crate::target::trouble::{Doing, Trouble};
 use crate::target::{Cause, TargetError};
 
 /// Refuses to remove what is locked. A store with versions, as AWS, would say yes and hide it behind a mark, where nobody
-/// finds it, and keep it all the same. Asked only where we lock; who may not know it leaves it to the store.
+/// finds it, and keep it all the same. Asked only where we lock; who may not know it leaves it to the store, but not who could
+/// not be answered.
 pub fn unless_locked(store: &Store, path: &str) -> Result<(), TargetError> {
     if store.protection.lock.is_none() {
         return Ok(());
@@ -24,7 +25,9 @@ pub fn unless_locked(store: &Store, path: &str) -> Result<(), TargetError> {
             let message = format!("target {}: can't remove {path}: it is locked until {until}", store.name);
             Err(TargetError::new(Cause::Retained, message))
         }
-        Err(trouble @ Trouble::Told(_)) => Err(store.tell(&trouble, Doing::Delete, path)),
+        Err(trouble) if !matches!(trouble, Trouble::Refused(_)) || trouble.is_passing() => {
+            Err(store.tell(&trouble, Doing::Delete, path))
+        }
         _ => Ok(()),
     }
 }
