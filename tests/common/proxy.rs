@@ -97,7 +97,7 @@ pub fn table(title: &str, lines: &[String], fatal: &[&str], run: &mut dyn FnMut(
 /// it without a fault. With any other it has no part in the test.
 pub fn patience(fault: Option<Fault>, [answer, completion]: [u64; 2], slowest: u64, whole: Duration) -> Patience {
     let stands = matches!(fault, Some(Fault::Stall | Fault::StallRequest | Fault::StallAnswer));
-    let time = |short| if stands { Duration::from_millis(short).max(whole * 3) } else { Duration::from_secs(60) };
+    let time = |short| if stands { Duration::from_millis(short).max(whole) } else { Duration::from_secs(60) };
     Patience { connect: Duration::from_secs(10), answer: time(answer), completion: time(completion), slowest }
 }
 
