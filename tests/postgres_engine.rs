@@ -1050,7 +1050,7 @@ fn killed_at_any_instant() {
     assert!(start().wait().unwrap().success());
     let whole = u64::try_from(began.elapsed().as_millis()).unwrap();
     db.sql("INSERT INTO b VALUES (4)");
-    let pause = u64::from(cutter::points(40, 10)).max(whole / cutter::points(25, 100) as u64);
+    let pause = u64::from(cutter::points(40, 10)).max(whole / u64::from(cutter::points(25, 100)));
     for step in 0.. {
         let mut child = start();
         std::thread::sleep(Duration::from_millis(pause * step));

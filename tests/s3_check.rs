@@ -186,7 +186,7 @@ impl Clock for Counting {
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::SeqCst) as u64)
+        Duration::from_millis(u64::try_from(self.0.load(Ordering::SeqCst)).unwrap())
     }
 
     fn sleep(&self, time: Duration) {
