@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Sandbox, sqlite3};
 
 /// Longer than any of these may take on a busy machine, and shorter than what is left behind lives.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 /// A sandbox with one small database and a job; `key` is the line with the key.
 fn sandbox(key: &str, database: &str, job: &str) -> Sandbox {
@@ -29,7 +29,7 @@ fn sandbox(key: &str, database: &str, job: &str) -> Sandbox {
 /// A command that leaves a child behind which holds its output open, and that writes the child's number into a file.
 fn leaves(file: &str) -> String {
     format!(
-        "[\"sh\", \"-c\", \"sleep 60 & echo $! > {{dir}}/{file}; echo MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"]"
+        "[\"sh\", \"-c\", \"sleep 900 & echo $! > {{dir}}/{file}; echo MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"]"
     )
 }
 

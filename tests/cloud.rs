@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::cloud::{Account, account, address, approve, endpoint, settings};
 use common::faults::FailingBody;
-use common::proxy::{Fault, Plan, Proxy, table};
+use common::proxy::{Fault, Plan, Proxy, patience, table};
 use common::sample::noise;
 use common::{Sandbox, sqlite3};
 use serde_json::{Value, json};
@@ -20,7 +20,6 @@ use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::target::cloud::link::{Link, LinkFile};
 use voxeltron_backup::target::cloud::{Cloud, Settings};
-use voxeltron_backup::target::http::Patience;
 use voxeltron_backup::target::{Cause, Target};
 use voxeltron_backup::world::World;
 
@@ -270,14 +269,14 @@ fn metadata_of_another_issuer_is_refused() {
     }
 }
 
-/// A target behind a proxy, with patience for a test; its tokens come through the proxy, too.
+/// A target behind a proxy, with all patience; its tokens come through the proxy, too.
 fn behind(account: &Account, proxy: &Proxy, part_mib: u32) -> Cloud {
-    let patience = Patience {
-        connect: Duration::from_millis(1_000),
-        answer: Duration::from_millis(900),
-        completion: Duration::from_millis(1_500),
-        slowest: 32 << 20,
-    };
+    with_patience(account, proxy, part_mib, None, Duration::ZERO)
+}
+
+/// The same with the patience of a test for this fault.
+fn with_patience(account: &Account, proxy: &Proxy, part_mib: u32, fault: Option<Fault>, whole: Duration) -> Cloud {
+    let patience = patience(fault, [900, 1_500], 32 << 20, whole);
     let settings = Settings { patience, part_mib, ..settings("p/") };
     account.open(&proxy.endpoint(), &settings, &proxy.world())
 }
@@ -300,12 +299,15 @@ fn every_fault_at_every_request_of_an_upload_ends_whole_or_leaves_nothing_visibl
     proxy.set(None);
     // Its token has ended: the first request is refused, a new one is fetched, and the request is made again.
     account.expire();
+    let started = Instant::now();
     target.put(&key("host/x"), &mut &bytes[..]).unwrap();
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), 3 + size.div_ceil((part_mib as usize) << 20), "{lines:?}");
     account.delete("p/host/x");
     let mut run = |plan: Plan| {
         let before = account.unfinished().len();
+        let target = with_patience(&account, &proxy, part_mib, Some(plan.fault), whole);
         account.expire();
         proxy.set(Some(plan));
         let outcome = target.put(&key("host/x"), &mut &bytes[..]);
@@ -339,10 +341,13 @@ fn every_fault_at_every_request_of_a_download_ends_whole_or_in_an_error() {
     let target = behind(&account, &proxy, 8);
     proxy.set(None);
     account.expire();
+    let started = Instant::now();
     assert!(read(&target, &key("host/x")).unwrap() == bytes);
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), 2 + size.div_ceil(16 << 20), "{lines:?}");
     let mut run = |plan: Plan| {
+        let target = with_patience(&account, &proxy, 8, Some(plan.fault), whole);
         account.expire();
         proxy.set(Some(plan));
         match read(&target, &key("host/x")) {

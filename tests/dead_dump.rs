@@ -19,6 +19,9 @@ use common::{Database, Sandbox, psql};
 /// A key of 32 bytes.
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
+/// Starts the real tool in the background, hands on the first bytes of what it writes, and takes no more: it waits then.
+const HELD: &str = "mkfifo $0.fifo; $real \"$@\" >$0.fifo & exec 3<$0.fifo; head -c 100000 <&3;";
+
 struct Dying {
     sandbox: Sandbox,
     database: Database,
@@ -34,18 +37,13 @@ fn files(folder: &Path) -> Vec<String> {
 impl Dying {
     /// A database with one good backup. `script` then stands for `pg_dump`, with the real one in `$real`.
     fn new(script: &str) -> Self {
-        Self::within("60s", script)
-    }
-
-    /// The same, where a job may take so long.
-    fn within(timeout: &str, script: &str) -> Self {
         let (sandbox, database) = (Sandbox::new(), Database::new());
         database.sql(
             "create table t (x text); insert into t select repeat(md5(i::text), 30) from generate_series(1, 20000) i",
         );
         let real = std::env::var("VOXELTRON_TEST_POSTGRES_BIN").unwrap();
         let dying = Self { sandbox, database };
-        dying.configure("60s", &real);
+        dying.configure("10m", &real);
         dying.sandbox.command(&["-q", "run-job", "shop"]).run();
         let tools = dying.sandbox.fake_tool(
             "pg_dump",
@@ -54,8 +52,21 @@ impl Dying {
         for name in ["psql", "pg_restore"] {
             std::os::unix::fs::symlink(Path::new(&real).join(name), tools.join(name)).unwrap();
         }
-        dying.configure(timeout, &tools.display().to_string());
+        dying.configure("10m", &tools.display().to_string());
         dying
+    }
+
+    /// A script that says its last words and then never ends, where a job may take no longer than a few seconds. On a slow
+    /// machine they may be over before the script has begun, which proves nothing: then it gets more.
+    fn hangs(script: &str) {
+        let dying = Self::new(script);
+        let began = ["3s", "12s", "1m"].into_iter().any(|timeout| {
+            dying.configure(timeout, &dying.sandbox.path("tools").display().to_string());
+            let said = dying.fails();
+            assert!(said.contains("did not finish within its time"), "{said}");
+            said.contains("  | the last words")
+        });
+        assert!(began, "it never says a word");
     }
 
     fn configure(&self, timeout: &str, tools: &str) {
@@ -127,20 +138,19 @@ fn prints_something_else() {
 
 #[test]
 fn is_killed() {
-    let said = Dying::new("exec 3>&1; $real \"$@\" >&3 & sleep 0.02; kill -9 $!; wait $!").fails();
+    // In the middle: what it writes is not taken.
+    let said = Dying::new(&format!("{HELD} kill -9 $!; wait $!")).fails();
     assert!(said.contains("pg_dump failed with exit status 137"), "{said}");
 }
 
 #[test]
 fn hangs_past_its_timeout() {
-    let said = Dying::within("3s", "echo 'the last words' >&2; $real \"$@\" | head -c 100000; sleep 600").fails();
-    assert!(said.contains("did not finish within its time") && said.contains("  | the last words"), "{said}");
+    Dying::hangs("echo 'the last words' >&2; $real \"$@\" | head -c 100000; sleep 600");
 }
 
 #[test]
 fn ignores_sigterm_past_its_timeout() {
-    let said = Dying::within("3s", "trap '' TERM; while :; do sleep 1; done").fails();
-    assert!(said.contains("did not finish within its time"), "{said}");
+    Dying::hangs("trap '' TERM; echo 'the last words' >&2; while :; do sleep 1; done");
 }
 
 struct Done(AtomicBool);
@@ -156,11 +166,15 @@ impl Drop for Ending<'_> {
 
 #[test]
 fn loses_its_server_in_the_middle() {
-    let dying = Dying::new("PGAPPNAME=victim exec $real \"$@\"");
+    // It is held in its middle until its session has been ended.
+    let dying = Dying::new(&format!(
+        "export PGAPPNAME=victim; {HELD} while [ ! -e $0.go ]; do sleep 0.05; done; cat <&3; wait $!"
+    ));
     // Enough that the dump is under way for a while.
     dying.database.sql("insert into t select x from t; insert into t select x from t; insert into t select x from t");
     let server = dying.database.server_url().to_owned();
     let name = dying.database.name.clone();
+    let go = dying.sandbox.path("tools").join("pg_dump.go");
     let done = Done(AtomicBool::new(false));
     std::thread::scope(|scope| {
         let all = &done;
@@ -170,8 +184,11 @@ fn loses_its_server_in_the_middle() {
                  where datname = '{name}' and application_name = 'victim' and query ilike 'copy%'"
             );
             while !all.0.load(Ordering::Relaxed) {
-                psql(&server, &sql);
-                std::thread::sleep(Duration::from_millis(2));
+                if psql(&server, &sql).trim() != "0" {
+                    fs::write(&go, "").unwrap();
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
             }
         });
         let _end = Ending(all);

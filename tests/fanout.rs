@@ -256,7 +256,7 @@ fn stopped_at(three: &Three, plan: Plan) {
     let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     while three.s3.lines().len() <= plan.at {
-        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", three.s3.lines());
+        assert!(started.elapsed() < Duration::from_secs(120), "{:?}", three.s3.lines());
         std::thread::sleep(Duration::from_millis(10));
     }
     // The others come as far as they can.
@@ -266,7 +266,8 @@ fn stopped_at(three: &Three, plan: Plan) {
     let status = child.wait().unwrap();
     let took = started.elapsed();
     assert_eq!(status.code(), Some(143), "{plan:?}");
-    assert!(took < Duration::from_secs(3), "{plan:?}: it took {took:?}");
+    // On a busy machine; it would wait for a minute, and more.
+    assert!(took < Duration::from_secs(20), "{plan:?}: it took {took:?}");
     // Those that had finished before have a whole backup, the others nothing.
     let [local, s3, gcs] = three.holds();
     let whole = s3 == 0 && local % 2 == 0 && gcs % 2 == 0 && three.stub.unfinished().is_empty();

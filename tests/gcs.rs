@@ -7,19 +7,18 @@ mod common;
 
 use std::fmt::Write as _;
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::faults::FailingBody;
 use common::gcs::stub::{Knobs, Stub};
 use common::gcs::{self, Bucket, account, stub, target};
-use common::proxy::{Fault, Plan, Proxy, table};
+use common::proxy::{Fault, Plan, Proxy, patience, table};
 use common::sample::noise;
 use common::{Sandbox, sqlite3};
 use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::secret::Secret;
 use voxeltron_backup::target::gcs::{Gcs, Identity, Settings};
-use voxeltron_backup::target::http::Patience;
 use voxeltron_backup::target::{Cause, Target};
 use voxeltron_backup::world::World;
 
@@ -186,9 +185,9 @@ fn a_token_that_ends_in_the_middle_of_an_upload_is_renewed() {
     let act = Box::new(|| stub.end_tokens());
     target(&stub, "").put(&key("host/x"), &mut Meanwhile { left: 5 * CHUNK, at: 2 * CHUNK, act }).unwrap();
     assert_eq!((stub.tokens().len(), stub.object("host/x").unwrap().bytes.len()), (2, 5 * CHUNK));
-    // One that has only a second: renewed at its half, so that no request is refused.
-    stub.turn(Knobs { token_seconds: 1, ..Knobs::default() });
-    let act = Box::new(|| std::thread::sleep(Duration::from_millis(700)));
+    // One that has only three seconds: renewed at its half, so that no request is refused.
+    stub.turn(Knobs { token_seconds: 3, ..Knobs::default() });
+    let act = Box::new(|| std::thread::sleep(Duration::from_millis(1_800)));
     target(&stub, "").put(&key("host/y"), &mut Meanwhile { left: 5 * CHUNK, at: 2 * CHUNK, act }).unwrap();
     assert!(stub.tokens().len() >= 4, "{:?}", stub.tokens().len());
     // A server that takes no token gets one more, and no third.
@@ -233,14 +232,21 @@ fn an_upload_that_the_store_forgets_fails_and_shows_nothing() {
     }
 }
 
-/// A target behind a proxy, with patience for a test; its tokens come through the proxy, too.
+/// A target behind a proxy, with all patience; its tokens come through the proxy, too.
 fn behind(proxy: &Proxy, bucket: &str, identity: Option<Identity>, part_mib: u32) -> Gcs {
-    let patience = Patience {
-        connect: Duration::from_millis(1_000),
-        answer: Duration::from_millis(700),
-        completion: Duration::from_millis(900),
-        slowest: 32 << 20,
-    };
+    with_patience(proxy, bucket, identity, part_mib, None)
+}
+
+/// The same with the patience of a test for this fault, where all of it takes so long without one.
+fn with_patience(
+    proxy: &Proxy,
+    bucket: &str,
+    identity: Option<Identity>,
+    part_mib: u32,
+    fault: Option<(Fault, Duration)>,
+) -> Gcs {
+    let (fault, whole) = fault.unzip();
+    let patience = patience(fault, [700, 900], 32 << 20, whole.unwrap_or_default());
     let settings = Settings { patience, part_mib, ..gcs::settings(&proxy.endpoint(), bucket, "p/") };
     let text = gcs::credentials(&gcs::service_key().0, &format!("{}/token", proxy.endpoint()));
     let identity = identity.unwrap_or_else(|| Identity::account(&Secret::new(text), "the test's").unwrap());
@@ -262,14 +268,17 @@ fn every_fault_at_every_request_of_an_upload_ends_whole_or_leaves_nothing() {
     let (size, part_mib) = upload_size();
     let bytes = noise(size);
     proxy.set(None);
+    let started = Instant::now();
     behind(&proxy, "bucket", None, part_mib).put(&key("host/x"), &mut &bytes[..]).unwrap();
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), 2 + size.div_ceil((part_mib as usize) << 20), "{lines:?}");
     stub.remove("p/host/x");
     let mut run = |plan: Plan| {
         let before = stub.unfinished().len();
         proxy.set(Some(plan));
-        let outcome = behind(&proxy, "bucket", None, part_mib).put(&key("host/x"), &mut &bytes[..]);
+        let target = with_patience(&proxy, "bucket", None, part_mib, Some((plan.fault, whole)));
+        let outcome = target.put(&key("host/x"), &mut &bytes[..]);
         proxy.set(None);
         // One whose beginning was answered into the void can't be cancelled; the store forgets it.
         let left = stub.unfinished().len();
@@ -300,11 +309,15 @@ fn every_fault_at_every_request_of_an_upload_to_an_emulator_ends_whole_or_leaves
     let bytes = noise(size);
     let target = behind(&proxy, &bucket.name, Some(Identity::Anonymous), part_mib);
     proxy.set(None);
+    let started = Instant::now();
     target.put(&key("host/x"), &mut &bytes[..]).unwrap();
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), 4, "{lines:?}");
     bucket.delete("p/host/x");
     let mut run = |plan: Plan| {
+        let fault = Some((plan.fault, whole));
+        let target = with_patience(&proxy, &bucket.name, Some(Identity::Anonymous), part_mib, fault);
         proxy.set(Some(plan));
         let outcome = target.put(&key("host/x"), &mut &bytes[..]);
         proxy.set(None);
@@ -369,12 +382,14 @@ fn every_fault_at_every_request_of_a_download_ends_whole_or_in_an_error() {
     let bytes = noise(size);
     stub.put("p/host/x", &bytes);
     proxy.set(None);
+    let started = Instant::now();
     assert!(read(&behind(&proxy, "bucket", None, 8), &key("host/x")).unwrap() == bytes);
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), 2 + size.div_ceil(16 << 20), "{lines:?}");
     let mut run = |plan: Plan| {
         proxy.set(Some(plan));
-        match read(&behind(&proxy, "bucket", None, 8), &key("host/x")) {
+        match read(&with_patience(&proxy, "bucket", None, 8, Some((plan.fault, whole))), &key("host/x")) {
             Ok(got) => {
                 assert!(got == bytes, "{plan:?}");
                 "ok"

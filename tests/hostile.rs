@@ -106,7 +106,7 @@ fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Sends a signal, and gives the code that the process ends with, within a few seconds.
+/// Sends a signal, and gives the code that the process ends with: soon, where it would wait for ever otherwise.
 fn ends_by(child: &mut Child, signal: &str) -> Option<i32> {
     common::tool(Command::new("kill").args([format!("-{signal}"), child.id().to_string()]), b"");
     let started = Instant::now();
@@ -114,7 +114,7 @@ fn ends_by(child: &mut Child, signal: &str) -> Option<i32> {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
         }
-        if started.elapsed() > Duration::from_secs(10) {
+        if started.elapsed() > Duration::from_secs(60) {
             child.kill().unwrap();
             panic!("it does not heed SIG{signal}");
         }
@@ -122,10 +122,17 @@ fn ends_by(child: &mut Child, signal: &str) -> Option<i32> {
     }
 }
 
+/// Whether the process has a handler for this signal.
+fn heeds(child: &Child, signal: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+    u64::from_str_radix(caught, 16).unwrap() >> (signal - 1) & 1 == 1
+}
+
 fn wait_for(path: &Path) {
     let started = Instant::now();
     while !path.exists() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{} does not come", path.display());
+        assert!(started.elapsed() < Duration::from_secs(120), "{} does not come", path.display());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -136,8 +143,13 @@ fn a_signal_ends_a_restore_into_a_file() {
     sandbox.command(&["-q", "run-job", "j"]).run();
     let pipe = sandbox.path("pipe");
     common::tool(Command::new("mkfifo").arg(&pipe), b"");
-    // Nobody reads, so it waits for a reader.
+    // Nobody reads, so it waits for a reader, once it listens to signals: before, any program ends by one.
     let mut child = start(&sandbox, &["restore", "shop", "--latest", "--output", pipe.to_str().unwrap()]);
+    let started = Instant::now();
+    while !heeds(&child, 15) {
+        assert!(started.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(ends_by(&mut child, "TERM"), Some(143));
     // And with a reader it comes whole.

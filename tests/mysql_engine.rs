@@ -28,6 +28,8 @@ mod alike;
 mod cuts;
 #[path = "common/cutter.rs"]
 mod cutter;
+#[path = "common/session.rs"]
+mod session;
 #[path = "mysql/told.rs"]
 mod told;
 
@@ -884,9 +886,9 @@ fn killed_at_any_instant(server: Server) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &bytes).unwrap();
     let start = || {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture"])
-            .env(CHILD, format!("{}\n{}", file.path().display(), db.name))
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture"]);
+        session::leader(command.env(CHILD, format!("{}\n{}", file.path().display(), db.name)), true)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -906,6 +908,7 @@ fn killed_at_any_instant(server: Server) {
         std::thread::sleep(if part < 5 { whole * step / steps } else { whole * (part + 4) / 17 });
         child.kill().unwrap();
         child.wait().unwrap();
+        session::wait_for_the_rest(child.id());
         std::thread::sleep(Duration::from_millis(200));
         let tables = db.sql("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('a', 'b')");
         // Old, new, or no table at all.

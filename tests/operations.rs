@@ -161,7 +161,7 @@ fn slow() -> Sandbox {
 fn wait_for(path: &Path) {
     let started = Instant::now();
     while !path.exists() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{} does not come", path.display());
+        assert!(started.elapsed() < Duration::from_secs(120), "{} does not come", path.display());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -252,7 +252,8 @@ fn a_signal_ends_it_at_once_with_its_own_code_and_leaves_nothing() {
         let started = Instant::now();
         common::tool(std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]), b"");
         let status = child.wait().unwrap();
-        assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}", started.elapsed());
+        // On a busy machine; the hook itself would wait for ever.
+        assert!(started.elapsed() < Duration::from_secs(20), "it took {:?}", started.elapsed());
         assert_eq!(status.code(), Some(code));
         assert_eq!(fs::read_to_string(sandbox.path("after")).unwrap(), "failure\n");
         assert_eq!(files_below(&sandbox.store()), Vec::<String>::new());

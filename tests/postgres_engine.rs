@@ -643,7 +643,7 @@ fn a_backup_with_the_wrong_rows_is_caught() {
         ..Request::new(Destination::Drill, findings.counts.clone())
     };
     let late = cx();
-    let late = Cx { deadline: Some(late.world.clock.monotonic() + Duration::from_secs(4)), ..late };
+    let late = Cx { deadline: Some(late.world.clock.monotonic() + Duration::from_secs(10)), ..late };
     let error = db.engine().restore(&mut inspected(&*bytes), &request, &late).unwrap_err();
     assert!(error.message.contains("did not finish within its time"), "{error}");
     db.assert_nothing_left();
@@ -1036,21 +1036,29 @@ fn killed_at_any_instant() {
     let file = folder.path().join("dump");
     std::fs::write(&file, &bytes).unwrap();
     let (mut old, mut new) = (0, 0);
-    let pause = u64::from(cutter::points(40, 10));
-    for step in 0.. {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "killed_at_any_instant", "--nocapture"])
             .env(CHILD, format!("{}\n{}", file.display(), db.name))
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
-            .unwrap();
+            .unwrap()
+    };
+    // Wider steps where a whole one takes long.
+    let began = std::time::Instant::now();
+    assert!(start().wait().unwrap().success());
+    let whole = u64::try_from(began.elapsed().as_millis()).unwrap();
+    db.sql("INSERT INTO b VALUES (4)");
+    let pause = u64::from(cutter::points(40, 10)).max(whole / u64::from(cutter::points(25, 100)));
+    for step in 0.. {
+        let mut child = start();
         std::thread::sleep(Duration::from_millis(pause * step));
         let done = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
         // What it had started ends by itself: its input is at its end.
-        for _ in 0..100 {
+        for _ in 0..1200 {
             let left =
                 "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^(psql|pg_restore)$' AND query ~ ";
             let sessions = format!("{left}{} AND pid <> pg_backend_pid()", literal(&db.name));

@@ -258,11 +258,11 @@ fn an_object_that_was_not_stored_gets_no_manifest() {
     assert_eq!(bench.bad.asked(), ["put object"]);
 }
 
-/// Waits until it is so; longer than half a minute is a test that hangs.
+/// Waits until it is so; longer than two minutes is a test that hangs.
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        assert!(started.elapsed() < Duration::from_secs(120), "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -277,7 +277,7 @@ fn stalled(bench: &mut Bench, fault: Fault, what: &str) {
     let report = std::thread::scope(|scope| {
         let run = scope.spawn(|| bench.run(2));
         let started = Instant::now();
-        while !run.is_finished() && started.elapsed() < Duration::from_secs(20) {
+        while !run.is_finished() && started.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(5));
         }
         let (ended, held) = (run.is_finished(), bench.good.holds());

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use common::faults::FailingBody;
-use common::proxy::{Fault, Plan, Proxy, table};
+use common::proxy::{Fault, Plan, Proxy, patience, table};
 use common::s3::{Bucket, address, keys};
 use common::sample::noise;
 use common::{Sandbox, sqlite3};
 use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::format::name::ObjectKey;
 use voxeltron_backup::secret::Secret;
-use voxeltron_backup::target::http::Patience;
 use voxeltron_backup::target::s3::{Keys, Lock, Protection, S3, Settings};
 use voxeltron_backup::target::{Cause, Target};
 use voxeltron_backup::world::World;
@@ -137,14 +136,14 @@ fn an_object_that_is_replaced_while_it_is_read_is_noticed() {
     assert!(failure.to_string().contains("was replaced while it was read"), "{failure}");
 }
 
-/// A target behind a proxy, with patience for a test.
+/// A target behind a proxy, with all patience.
 fn behind(proxy: &Proxy, bucket: &Bucket) -> S3 {
-    let patience = Patience {
-        connect: Duration::from_millis(1_000),
-        answer: Duration::from_millis(1_200),
-        completion: Duration::from_millis(1_500),
-        slowest: 4 << 20,
-    };
+    with_patience(proxy, bucket, None, Duration::ZERO)
+}
+
+/// The same with the patience of a test for this fault.
+fn with_patience(proxy: &Proxy, bucket: &Bucket, fault: Option<Fault>, whole: Duration) -> S3 {
+    let patience = patience(fault, [1_200, 1_500], 4 << 20, whole);
     let settings = Settings { endpoint: proxy.endpoint(), patience, ..bucket.settings("p/") };
     settings.open(&keys(), &proxy.world()).unwrap()
 }
@@ -154,11 +153,14 @@ fn uploads_with_a_fault(name: &str, bytes: &[u8], requests: usize) {
     let (proxy, bucket) = (Proxy::new(address(), false), Bucket::new());
     let target = behind(&proxy, &bucket);
     proxy.set(None);
+    let started = Instant::now();
     target.put(&key("host/x"), &mut &*bytes).unwrap();
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), requests, "{lines:?}");
     bucket.delete("p/host/x");
     let mut run = |plan: Plan| {
+        let target = with_patience(&proxy, &bucket, Some(plan.fault), whole);
         proxy.set(Some(plan));
         let outcome = target.put(&key("host/x"), &mut &*bytes);
         proxy.set(None);
@@ -229,10 +231,13 @@ fn every_fault_at_every_request_of_a_download_ends_whole_or_is_an_error() {
     let (target, bytes) = (behind(&proxy, &bucket), noise(size));
     bucket.put("p/host/x", &bytes);
     proxy.set(None);
+    let started = Instant::now();
     assert!(read(&target, &key("host/x")).unwrap() == bytes);
+    let whole = started.elapsed();
     let lines = proxy.lines();
     assert_eq!(lines.len(), requests, "{lines:?}");
     let mut run = |plan: Plan| {
+        let target = with_patience(&proxy, &bucket, Some(plan.fault), whole);
         proxy.set(Some(plan));
         match read(&target, &key("host/x")) {
             Ok(got) => {
@@ -286,6 +291,7 @@ fn a_listing_that_breaks_is_an_error_and_never_a_part_of_it() {
     let mut outcomes = BTreeMap::new();
     for at in 0..2 {
         for fault in Fault::ALL {
+            let target = with_patience(&proxy, &bucket, Some(fault), Duration::ZERO);
             for count in [1, 100] {
                 proxy.set(Some(Plan { at, count, fault }));
                 match target.list("host/") {

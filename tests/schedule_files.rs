@@ -322,7 +322,7 @@ fn a_lock_keeps_others_out_and_says_who_holds_it() {
     let path = folder.path().join("locks/a%2Fb%20%C3%BC.lock");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     // A child that outlives the run must not hold it on.
-    let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     drop(lock);
     assert!(JobLock::try_acquire(folder.path(), "a/b ü", now()).unwrap().is_some());
     child.kill().unwrap();
@@ -334,7 +334,7 @@ fn a_lock_ends_with_a_killed_process() {
     if let Some(folder) = is_other_process() {
         let _lock = JobLock::acquire(&folder, JOB, now()).unwrap();
         fs::write(folder.join("held"), "").unwrap();
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_secs(600));
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -162,13 +162,14 @@ fn a_lease_that_another_has_taken_is_noticed_at_the_next_write() {
 #[test]
 fn a_lease_is_renewed_while_it_is_held_and_its_end_is_noticed() {
     let memory = Memory::default();
-    let time = Duration::from_millis(900);
+    // Renewed at a third of it: a busy machine has two seconds for that.
+    let time = Duration::from_secs(3);
     let shared = Shared::new(Box::new(memory.clone()), "in", "alpha", time, &World::system()).unwrap();
     let shared = Arc::new(shared);
     let held = take(&shared);
     let cancel = World::system().cancel.watching(held.watch());
     let since = Instant::now();
-    while since.elapsed() < time * 3 {
+    while since.elapsed() < time * 3 / 2 {
         cancel.check().unwrap();
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -335,7 +336,7 @@ fn s3_keeps_records_and_tells_their_age() {
     let key = ObjectKey::new("in/.voxeltron/state/j.json").unwrap();
     std::thread::sleep(Duration::from_millis(2_100));
     let age = target.records(AfterSignal::End).unwrap().read(&key).unwrap().unwrap().age.unwrap();
-    assert!(age >= TimeDelta::seconds(1) && age <= TimeDelta::seconds(30), "{age}");
+    assert!(age >= TimeDelta::seconds(1) && age <= TimeDelta::seconds(120), "{age}");
     assert!(bucket.keys().contains(&"deep/er/in/.voxeltron/state/j.json".to_owned()));
 }
 
@@ -508,29 +509,37 @@ fn another_hosts_lease_is_named_by_hand_and_passed_by_on_schedule() {
     let (sandbox, bucket) = (Sandbox::new(), Bucket::new());
     configure(&sandbox, &bucket, &common::s3::endpoint(), 1, YEARLY);
     on(&sandbox, "A", &["schedule-check"]).run();
+    let lease = |holds_ms: u64| {
+        json!({
+            "holder": "gamma", "token": "t", "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:05Z",
+            "holds_ms": holds_ms
+        })
+    };
+    // Longer than all this takes on any machine.
     rewrite(&bucket, "j0", |document| {
         document["past"]["first_seen"] = "2020-01-01T00:00:00Z".into();
-        document["lease"] = json!({
-            "holder": "gamma", "token": "t", "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:05Z", "holds_ms": 6000
-        });
+        document["lease"] = lease(600_000);
     });
-    let since = Instant::now();
     on(&sandbox, "B", &["schedule-check"]).run();
     for args in [&["run-job", "j0"][..], &["prune", "j0"]] {
         on(&sandbox, "B", args).exits(11).stderr_has("host gamma holds its lease").stderr_has("hint: wait").run();
     }
     on(&sandbox, "B", &["prune", "--dry-run"]).stderr_any().run();
-    assert!(since.elapsed() < Duration::from_secs(6), "this machine is too slow for this test");
-    // It is never renewed: after its time, by the store's clock, it is anybody's.
-    std::thread::sleep(Duration::from_secs(11).saturating_sub(since.elapsed()));
-    on(&sandbox, "B", &["schedule-check"]).stderr_has("stored").run();
+    assert!(manifests(&bucket).is_empty());
+    // It is never renewed: after its time, by the store's clock, it is anybody's, and not before.
+    let since = Instant::now();
+    rewrite(&bucket, "j0", |document| document["lease"] = lease(6_000));
+    loop {
+        let said = on(&sandbox, "B", &["schedule-check"]).stderr_any().run().stderr;
+        if said.contains("stored") {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(120) && said.is_empty(), "it is never over: {said}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(since.elapsed() > Duration::from_secs(6), "{:?}", since.elapsed());
     on(&sandbox, "B", &["-q", "run-job", "j0"]).run();
-    rewrite(&bucket, "j0", |document| {
-        document["lease"] = json!({
-            "holder": "gamma", "token": "t", "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:05Z",
-            "holds_ms": 60000
-        });
-    });
+    rewrite(&bucket, "j0", |document| document["lease"] = lease(600_000));
     on(&sandbox, "B", &["restore", "d0", "--latest", "--yes"]).exits(11).stderr_has("host gamma holds its lease").run();
 }
 
@@ -590,12 +599,13 @@ fn a_host_that_comes_back_late_publishes_nothing() {
     kill_process(pid(&late), Signal::STOP).unwrap();
     // The other host waits until the lease is over, and does the slot.
     let since = Instant::now();
+    let until: DateTime<Utc> = record(&bucket, "j0")["lease"]["until"].as_str().unwrap().parse().unwrap();
     while manifests(&bucket).is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(60), "the lease of a host that stands still is never over");
+        assert!(since.elapsed() < Duration::from_secs(120), "the lease of a host that stands still is never over");
         on(&sandbox, "B", &["schedule-check"]).stderr_any().run();
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(since.elapsed() > Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(Utc::now() > until, "not before {until}");
     let (published, document) = (manifests(&bucket), record(&bucket, "j0"));
     fs::write(sandbox.path("go"), "").unwrap();
     kill_process(pid(&late), Signal::CONT).unwrap();
@@ -627,12 +637,15 @@ fn a_run_that_a_signal_ends_gives_its_lease_up_however_long_that_takes() {
     assert_eq!(record(&bucket, "j0")["lease"], Value::Null);
 }
 
-/// Whether the store gives no records.
+/// Whether the store gives no records, and whether it has refused one.
 static CLOSED: AtomicBool = AtomicBool::new(false);
+static REFUSED: AtomicBool = AtomicBool::new(false);
 
 fn closed(head: &str) -> Option<&'static str> {
     let record = head.starts_with("GET") && head.contains("/.voxeltron/state/");
-    (record && CLOSED.load(Ordering::SeqCst)).then_some("403 AccessDenied:")
+    let refused = record && CLOSED.load(Ordering::SeqCst);
+    REFUSED.fetch_or(refused, Ordering::SeqCst);
+    refused.then_some("403 AccessDenied:")
 }
 
 #[test]
@@ -650,16 +663,14 @@ fn what_could_not_be_seen_for_a_moment_during_a_run_is_no_failure() {
     let until = |what: &str, is_so: &dyn Fn() -> bool| {
         let since = Instant::now();
         while !is_so() {
-            assert!(since.elapsed() < Duration::from_secs(60), "{what}");
+            assert!(since.elapsed() < Duration::from_secs(120), "{what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    let records = || proxy.lines().iter().filter(|line| line.starts_with("GET")).count();
     until("the run does not begin", &|| sandbox.path("began").exists());
     proxy.refuse(closed);
     CLOSED.store(true, Ordering::SeqCst);
-    proxy.set(None);
-    until("it does not look again", &|| records() > 0);
+    until("it does not look again", &|| REFUSED.load(Ordering::SeqCst));
     std::thread::sleep(Duration::from_millis(300));
     CLOSED.store(false, Ordering::SeqCst);
     fs::write(sandbox.path("go"), "").unwrap();
@@ -726,7 +737,7 @@ fn two_hosts_run_a_due_drill_once_and_one_that_has_lost_its_lease_changes_nothin
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let since = Instant::now();
         while !WAITS.load(Ordering::SeqCst) {
-            assert!(since.elapsed() < Duration::from_secs(60), "the drill does not begin");
+            assert!(since.elapsed() < Duration::from_secs(120), "the drill does not begin");
             std::thread::sleep(Duration::from_millis(10));
         }
         child
@@ -739,7 +750,7 @@ fn two_hosts_run_a_due_drill_once_and_one_that_has_lost_its_lease_changes_nothin
     };
 
     // The second drill was due to this host, too, when it decided; by its turn the other host has done it.
-    let slow = begin("60s");
+    let slow = begin("10m");
     assert_eq!(drilled(&tick("A")), ["j1"], "what another host drills is passed by");
     let [none, done] = both();
     assert!(none.is_null() && done["error"].is_null() && done["slot"].is_string(), "{none} {done}");
@@ -755,7 +766,7 @@ fn two_hosts_run_a_due_drill_once_and_one_that_has_lost_its_lease_changes_nothin
     let late = begin("5s");
     let since = Instant::now();
     while both()[0].is_null() {
-        assert!(since.elapsed() < Duration::from_secs(60), "the lease of a host that stands still is never over");
+        assert!(since.elapsed() < Duration::from_secs(120), "the lease of a host that stands still is never over");
         tick("A");
     }
     let done = both();
@@ -849,6 +860,8 @@ struct Storm {
     random: u64,
     counts: Counts,
     next: Instant,
+    /// When the slot began that the hosts are at.
+    since: Instant,
 }
 
 impl Storm {
@@ -880,8 +893,9 @@ impl Storm {
         if Instant::now() < self.next {
             return;
         }
-        let pause = 300 + self.pick(900);
-        self.next = Instant::now() + Duration::from_millis(u64::try_from(pause).unwrap());
+        let pause = Duration::from_millis(u64::try_from(300 + self.pick(900)).unwrap());
+        // The rarer the longer it lasts: a host on a slow machine must come to something between two strikes.
+        self.next = Instant::now() + pause.mul_f64(1.0 + self.since.elapsed().as_secs_f64() / 20.0);
         let number = self.pick(self.hosts.len());
         let still = self.hosts.iter().filter(|(_, until)| until.is_some()).count();
         let is_long = self.pick(3) == 0;
@@ -906,13 +920,14 @@ impl Storm {
     /// Until every job has its backup of that slot.
     fn until_published(&mut self, test: &str, id: &str, jobs: usize, strikes: bool) {
         let since = Instant::now();
+        self.since = since;
         loop {
             let there = manifests(&self.bucket).iter().filter(|key| key.contains(id)).count();
             assert!(there <= jobs, "{there} backups of {id}");
             if there == jobs {
                 return;
             }
-            assert!(since.elapsed() < Duration::from_secs(180), "{id}: {there} of {jobs} are published");
+            assert!(since.elapsed() < Duration::from_secs(600), "{id}: {there} of {jobs} are published");
             if strikes {
                 self.strike(test);
             }
@@ -946,11 +961,12 @@ fn storm(test: &str, hosts: usize, jobs: usize, steps: usize) {
     let now = Instant::now();
     let seed = u64::from(std::process::id()) * 0x9E37_79B9 + 1;
     println!("seed {seed}");
-    let mut storm = Storm { sandbox, bucket, hosts: Vec::new(), random: seed, counts: Counts::default(), next: now };
+    let counts = Counts::default();
+    let mut storm = Storm { sandbox, bucket, hosts: Vec::new(), random: seed, counts, next: now, since: now };
     storm.hosts = (0..hosts).map(|number| (storm.host(test, number), None)).collect();
     let records = |bucket: &Bucket| bucket.keys().iter().filter(|key| key.contains("/.voxeltron/state/")).count();
     while records(&storm.bucket) < jobs {
-        assert!(now.elapsed() < Duration::from_secs(60), "the jobs are never seen");
+        assert!(now.elapsed() < Duration::from_secs(180), "the jobs are never seen");
         std::thread::sleep(Duration::from_millis(50));
     }
     let mut ids = Vec::new();
@@ -970,7 +986,7 @@ fn storm(test: &str, hosts: usize, jobs: usize, steps: usize) {
             && document["past"]["settled"].as_str().and_then(|text| text.parse().ok()) == Some(last)
     };
     while storm.hosts.iter().any(|(_, until)| until.is_some()) || (0..jobs).any(|job| !settled(&storm.bucket, job)) {
-        assert!(since.elapsed() < Duration::from_secs(90), "the state never says that all is done");
+        assert!(since.elapsed() < Duration::from_secs(300), "the state never says that all is done");
         storm.next = Instant::now() + Duration::from_secs(9);
         storm.strike(test);
         std::thread::sleep(Duration::from_millis(100));

@@ -73,7 +73,7 @@ mod tests {
     fn a_deadline_ends_what_writes_and_what_waits() {
         let world = World::system();
         let soon = || Some(world.clock.monotonic() + Duration::from_millis(200));
-        for script in ["exec sleep 3", "exec >&-; exec sleep 3"] {
+        for script in ["exec sleep 60", "exec >&-; exec sleep 60"] {
             let error = read(&sh(script), soon(), &world).1.unwrap_err();
             assert_eq!(
                 (error.kind, error.message.as_str()),
@@ -89,10 +89,10 @@ mod tests {
         let world = World::system();
         let started = world.clock.monotonic();
         let all = "x\n".repeat(50_000);
-        let printed = run(&sh("sleep 60 & yes x | head -50000"), b"", None, &world).unwrap();
+        let printed = run(&sh("sleep 300 & yes x | head -50000"), b"", None, &world).unwrap();
         assert!(printed == all.as_bytes(), "all that it wrote: {} bytes", printed.len());
         run(&sh("(while head -c 20000 /dev/zero; do :; done) & sleep 0.1"), b"", None, &world).unwrap();
-        assert!(world.clock.monotonic() - started < Duration::from_secs(20));
+        assert!(world.clock.monotonic() - started < Duration::from_secs(120));
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         let script =
             format!("(trap '' TERM; while :; do sleep 0.1; done) & echo $! > {path}.new; mv {path}.new {path}; wait");
         let tool = RestoreWriter::spawn(&sh(&script), None, &world).unwrap();
-        let pid = (0..1000).find_map(|_| {
+        let pid = (0..6000).find_map(|_| {
             world.clock.sleep(Duration::from_millis(10));
             std::fs::read_to_string(&path).ok()
         });
@@ -114,7 +114,7 @@ mod tests {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             !stat.is_empty() && !stat.contains(") Z ")
         };
-        assert!((0..1000).any(|_| {
+        assert!((0..6000).any(|_| {
             world.clock.sleep(Duration::from_millis(10));
             !lives()
         }));

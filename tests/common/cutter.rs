@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(2);
-/// How long the server has for what it was told last, once its answers don't pass any more.
-const ACTS: Duration = Duration::from_millis(150);
+/// How long the server has at least for what it was told last, once its answers don't pass any more; and at most, where a busy
+/// one has not answered yet.
+const ACTS: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(10)];
 const FOLLOW: &[u8] = b"\r\nREPLICAOF\r\n$9\r\n127.0.0.1\r\n$5\r\n";
 
 /// So many points where a restore is killed or cut; with `VOXELTRON_TEST_LONG` set, as many as `long`.
@@ -151,14 +152,23 @@ fn pass(shared: &Arc<Shared>, client: TcpStream, to: &str, is_main: bool) {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(TICK)).unwrap();
     }
+    let answers = Arc::new(AtomicU64::new(0));
     let both = [(client.try_clone().unwrap(), server.try_clone().unwrap(), true), (server, client, false)];
     for (from, to, is_client) in both {
-        let shared = Arc::clone(shared);
-        std::thread::spawn(move || one_way(&shared, from, to, age, is_main, is_client));
+        let (shared, answers) = (Arc::clone(shared), Arc::clone(&answers));
+        std::thread::spawn(move || one_way(&shared, (from, to), age, is_main, is_client, &answers));
     }
 }
 
-fn one_way(shared: &Shared, mut from: TcpStream, mut to: TcpStream, age: u64, is_main: bool, is_client: bool) {
+/// `answers`: how many pieces have come from the server on this connection.
+fn one_way(
+    shared: &Shared,
+    (mut from, mut to): (TcpStream, TcpStream),
+    age: u64,
+    is_main: bool,
+    is_client: bool,
+    answers: &AtomicU64,
+) {
     let mut piece = [0; 16 * 1024];
     while shared.age.load(Ordering::SeqCst) == age && !shared.over.load(Ordering::SeqCst) {
         let count = match from.read(&mut piece) {
@@ -181,11 +191,19 @@ fn one_way(shared: &Shared, mut from: TcpStream, mut to: TcpStream, age: u64, is
             }
             Cut::Heard(words, time) if is_client && shared.hears(&bytes, words) == Some(time) => {
                 shared.mute.store(true, Ordering::SeqCst);
+                let before = answers.load(Ordering::SeqCst);
                 let _ = to.write_all(&bytes);
-                std::thread::sleep(ACTS);
+                let told = Instant::now();
+                let acted = || answers.load(Ordering::SeqCst) > before && told.elapsed() >= ACTS[0];
+                while !acted() && told.elapsed() < ACTS[1] {
+                    std::thread::sleep(TICK);
+                }
                 return cut(shared);
             }
             _ => {}
+        }
+        if !is_client {
+            answers.fetch_add(1, Ordering::SeqCst);
         }
         if shared.mute.load(Ordering::SeqCst) && !is_client {
             continue;

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use http::{ask, error, head_end, header, length_of, line, longer, read_head, read_some};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use voxeltron_backup::target::http::Patience;
 use voxeltron_backup::world::{Clock, World};
 
 /// What a request meets.
@@ -88,6 +90,15 @@ pub fn table(title: &str, lines: &[String], fatal: &[&str], run: &mut dyn FnMut(
     }
     println!("{table}");
     assert_eq!(failed.iter().map(String::as_str).collect::<Vec<_>>(), fatal, "{title}: what it did not get over");
+}
+
+/// The patience of a client behind a proxy with this fault. With one that stands still it is to end within the test: these
+/// milliseconds for an answer and for a completion, but never while a busy machine is at work, which takes `whole` for all of
+/// it without a fault. With any other it has no part in the test.
+pub fn patience(fault: Option<Fault>, [answer, completion]: [u64; 2], slowest: u64, whole: Duration) -> Patience {
+    let stands = matches!(fault, Some(Fault::Stall | Fault::StallRequest | Fault::StallAnswer));
+    let time = |short| if stands { Duration::from_millis(short).max(whole) } else { Duration::from_secs(60) };
+    Patience { connect: Duration::from_secs(10), answer: time(answer), completion: time(completion), slowest }
 }
 
 /// What is to go wrong: from which request on (counted from 0), for how many, and how.
@@ -403,9 +414,7 @@ fn serve(
     if fault == Some(Fault::StallRequest) {
         let mut half = vec![0; length.saturating_sub(body.len()) / 2];
         client.read_exact(&mut half)?;
-        // Long enough for any patience of the tests.
-        std::thread::sleep(Duration::from_secs(8));
-        return Ok(());
+        return leave(&client);
     }
     let had = body.len();
     body.resize(length.max(had), 0);
@@ -468,6 +477,13 @@ fn serve(
         Some(Fault::TooShort) => client.write_all(&longer(&answer, -7)),
         _ => client.write_all(&answer),
     }
+}
+
+/// Until the other side gives up, without taking more of what it sends; or long enough for any patience of the tests.
+fn leave(client: &TcpStream) -> std::io::Result<()> {
+    let enough = Timespec { tv_sec: 120, tv_nsec: 0 };
+    poll(&mut [PollFd::new(client, PollFlags::RDHUP)], Some(&enough))?;
+    Ok(())
 }
 
 /// Until the other side gives up.

@@ -258,9 +258,9 @@ fn a_target_that_takes_nothing_holds_the_source_up_and_not_the_memory() {
         let mut source = Counted(std::io::repeat(7).take(40_000_000), Arc::clone(&taken));
         let key = &key;
         let fan = scope.spawn(move || fan_out(&mut source, &[stalling, fast], key, &World::system()));
-        // Until it has stood still for a while.
-        let mut before = u64::MAX;
-        while taken.load(Ordering::SeqCst) != before {
+        // Until it has begun, and stood still for a while.
+        let mut before = 0;
+        while before == 0 || taken.load(Ordering::SeqCst) != before {
             before = taken.load(Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(300));
         }

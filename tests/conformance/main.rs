@@ -173,7 +173,7 @@ impl Place for MemoryPlace {
 
 /// So short that a line which stands still is given up within a test.
 fn short(patience: Patience) -> Patience {
-    Patience { answer: Duration::from_millis(1_200), ..patience }
+    Patience { answer: Duration::from_millis(3_000), ..patience }
 }
 
 /// A bucket on a real S3 server, below a prefix.

@@ -441,7 +441,8 @@ pub fn a_look_at_what_was_left_can_be_ended(server: Server) {
     let looks = |cx: Cx| {
         let started = std::time::Instant::now();
         let error = db.engine().probe(&cx).expect_err("it was ended");
-        assert!(started.elapsed() < Duration::from_secs(20), "{error:?}");
+        // On a busy machine; by itself it looks for the lock 50 times each, and for a minute and more when that is slow.
+        assert!(started.elapsed() < Duration::from_secs(60), "{error:?}");
         error
     };
     let late = cx();

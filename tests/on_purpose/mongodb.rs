@@ -64,7 +64,7 @@ impl Server {
     fn waits(&self, log: &str, ready: &dyn Fn() -> bool) {
         let began = Instant::now();
         while !ready() {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", self.log(log));
+            assert!(began.elapsed() < Duration::from_secs(120), "{}", self.log(log));
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -80,7 +80,7 @@ impl Server {
             server.args(["-c", setting]);
         }
         starts(server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log));
-        assert!(self.answers_within(Duration::from_secs(20)), "{}", self.log());
+        assert!(self.answers_within(Duration::from_secs(120)), "{}", self.log());
     }
 
     fn answers_within(&self, time: Duration) -> bool {

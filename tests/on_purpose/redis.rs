@@ -43,7 +43,7 @@ impl Cache {
         self.child = Some(server.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         let began = Instant::now();
         while self.try_cli(&["PING"]).as_deref() != Ok("PONG") {
-            assert!(began.elapsed() < Duration::from_secs(20), "{}", self.log());
+            assert!(began.elapsed() < Duration::from_secs(120), "{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -84,7 +84,7 @@ impl Cache {
 
     /// Saves by itself, and tells whether it could.
     fn saves(&self) -> bool {
-        for _ in 0..200 {
+        for _ in 0..3000 {
             match self.try_cli(&["SAVE"]) {
                 Err(error) if error.contains("in progress") => std::thread::sleep(Duration::from_millis(20)),
                 outcome => return outcome.is_ok(),
@@ -164,6 +164,14 @@ fn redis_that_cant_write_its_append_only_file() {
     let way = Way::new(&cache);
     cache.change();
     let old = cache.all();
+    // What it has been told stands in the file, and no child writes another.
+    let began = Instant::now();
+    let waits =
+        ["aof_buffer_length:0", "aof_pending_bio_fsync:0", "aof_rewrite_in_progress:0", "rdb_bgsave_in_progress:0"];
+    while !waits.iter().all(|line| cache.cli(&["INFO", "persistence"]).contains(line)) {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", cache.cli(&["INFO", "persistence"]));
+        std::thread::sleep(Duration::from_millis(20));
+    }
     std::thread::sleep(Duration::from_millis(200));
     cache.disks.leave("data", 0);
     let said = way.restores();

@@ -37,7 +37,7 @@ fn restore_and_meanwhile(
         let ((reached, at_gate), (go, going)) = (channel(), channel());
         let gate = Gate { db: (&db.server, &db.name), bytes, reached: Some(reached), go: going };
         let restoring = scope.spawn(|| restore(db.engine().as_ref(), gate, Destination::InPlace, counts));
-        at_gate.recv_timeout(Duration::from_secs(60)).unwrap();
+        at_gate.recv_timeout(Duration::from_secs(120)).unwrap();
         let left = db.server.leftovers(&db.name);
         assert_eq!(left.len(), 1, "{left:?}");
         meanwhile(&left[0]);
@@ -143,7 +143,7 @@ fn a_dead_restores_scratch_is_dropped_at_once() {
             .unwrap();
         let started = std::time::Instant::now();
         while db.server.leftovers(&db.name).is_empty() {
-            assert!(started.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+            assert!(started.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none());
             std::thread::sleep(Duration::from_millis(20));
         }
         let left = db.server.leftovers(&db.name);

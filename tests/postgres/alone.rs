@@ -266,7 +266,7 @@ fn sessions_of_the_role_are_ended_for_the_transaction() {
     let mut psql = this.db.server.tool("psql");
     psql.args(["-XAtq", "-d", url.expose(), "-c", "BEGIN; SELECT * FROM b; SELECT pg_sleep(600)"]);
     let mut held = psql.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if this
             .db
             .sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND wait_event = 'PgSleep'")
@@ -308,7 +308,7 @@ fn a_lock_of_somebody_else_is_waited_for_and_no_longer() {
     let request = Request::new(Destination::InPlace, findings.counts.clone());
     let restore = |wait: u64| {
         let (mut archive, wait) = (Archive::default(), Duration::from_millis(wait));
-        let cx = Cx { deadline: Some(cx().world.clock.monotonic() + Duration::from_secs(40)), ..cx() };
+        let cx = Cx { deadline: Some(cx().world.clock.monotonic() + Duration::from_secs(300)), ..cx() };
         transaction::restore((&tools, &facts), &mut archive, &[], &mut inspected(&*bytes), &request, wait, &cx)
     };
     let before = this.db.all();
@@ -385,7 +385,7 @@ fn killed_in_the_transaction() {
         child.kill().unwrap();
         child.wait().unwrap();
         let inside = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = {}", literal(&this.role));
-        for _ in 0..200 {
+        for _ in 0..1200 {
             if this.db.server.admin(&inside) == "0" {
                 break;
             }

@@ -14,9 +14,13 @@ fn a_connection_that_is_cut_leaves_old_or_new() {
     let cutter = Cutter::new(server);
     let url = format!("{start}@127.0.0.1:{}/{}", cutter.port, percent(&db.name));
     let through = open(Settings { url: Secret::new(url), ..settings(&db.server, &db.name) });
-    cutter.arm(Cut::Never, Duration::ZERO);
-    restore(through.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    let (whole, count) = (cutter.passed(), u64::from(points(4, 20)));
+    // The less of two: whoever has to look twice on a busy machine sends more.
+    let whole = || {
+        cutter.arm(Cut::Never, Duration::ZERO);
+        restore(through.as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+        cutter.passed()
+    };
+    let (whole, count) = (whole().min(whole()), u64::from(points(4, 20)));
     let mut cuts: Vec<_> = (0..count).map(|point| Cut::Bytes(whole * (2 * point + 1) / (2 * count))).collect();
     // Where an answer that is lost matters: whether the scratch was made, whether it has taken its place, what is kept.
     cuts.extend(["CREATE DATABASE", "COMMIT;", "RENAME TO", "DROP DATABASE"].map(|words| Cut::Heard(words, 1)));

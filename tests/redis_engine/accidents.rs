@@ -231,14 +231,16 @@ fn kill_points(much: &Much, points: u32) {
     let mut outcomes = Vec::new();
     for point in 0..points {
         much.make_old();
-        let mut child = much.restore().spawn().unwrap();
+        let mut child = crate::session::leader(&much.restore(), true);
+        let mut child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(whole * point / points);
         let _ = child.kill();
         child.wait().unwrap();
+        crate::session::wait_for_the_rest(child.id());
         // A server that is taking over what it has got does so in a moment.
         std::thread::sleep(Duration::from_millis(30));
         let mut seen = much.digest();
-        for _ in 0..100 {
+        for _ in 0..3000 {
             if !much.server.cli(&["INFO", "persistence"]).contains("loading:1") {
                 break;
             }
@@ -345,9 +347,17 @@ fn clients_read_and_write_all_the_while(which: Which) {
         };
         let (reader, writer) = (scope.spawn(reader), scope.spawn(writer));
         let end = Ending(&done);
-        std::thread::sleep(Duration::from_millis(50));
+        // It has read before, and again behind it.
+        let two_more = || {
+            let before = reads.load(Ordering::SeqCst);
+            while reads.load(Ordering::SeqCst) < before + 2 && !reader.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        two_more();
         let output = much.restore().output().unwrap();
-        std::thread::sleep(Duration::from_millis(50));
+        two_more();
         drop(end);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let seen = reader.join().unwrap();

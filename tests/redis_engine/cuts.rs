@@ -34,7 +34,7 @@ fn cut(much: &Much, cutter: &Cutter, cut: &Cut, refuses: Duration) -> &'static s
     let was_cut = cutter.happened();
     cutter.open();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    for _ in 0..100 {
+    for _ in 0..3000 {
         if !much.server.cli(&["INFO", "persistence"]).contains("loading:1") {
             break;
         }

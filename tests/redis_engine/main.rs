@@ -13,6 +13,8 @@ mod cutter;
 mod program;
 mod refusals;
 mod roundtrip;
+#[path = "../common/session.rs"]
+mod session;
 mod support;
 
 /// Makes a test of each server out of a function that takes one.

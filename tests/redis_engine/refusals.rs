@@ -98,7 +98,7 @@ fn a_replica_is_told_and_not_restored(which: Which) {
     let replica = Server::new(which);
     replica.cli(&["CONFIG", "SET", "masterauth", PASSWORD]);
     replica.cli(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
-    for _ in 0..200 {
+    for _ in 0..2400 {
         if replica.cli(&["INFO", "replication"]).contains("master_link_status:up") {
             break;
         }
@@ -113,7 +113,7 @@ fn a_replica_is_told_and_not_restored(which: Which) {
     primary.cli(&["SET", "later", "1"]);
     let restored = restore(primary.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
     assert!(restored.notes[0].contains("own replicas"), "{restored:?}");
-    for _ in 0..200 {
+    for _ in 0..2400 {
         if replica.digest() == before {
             break;
         }
@@ -143,7 +143,7 @@ fn clusters_are_refused(which: Which) {
     server.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
     other.cli(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
     server.cli(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
-    for _ in 0..400 {
+    for _ in 0..2400 {
         if server.cli(&["CLUSTER", "INFO"]).contains("cluster_size:2") {
             break;
         }

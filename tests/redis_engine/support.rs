@@ -128,7 +128,7 @@ impl Server {
         command.arg(self.folder.path().join("conf")).args(args);
         command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         self.child = Some(command.spawn().expect("the server starts"));
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(120);
         while Instant::now() < until {
             if self.try_cli(&["PING"]).is_ok_and(|said| said == "PONG") {
                 return true;
@@ -183,7 +183,7 @@ impl Server {
 
     /// On the disk now; a dump's child may still be ending.
     pub fn save(&self) {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             match self.try_cli(&["SAVE"]) {
                 Ok(_) => return,
                 Err(error) => assert!(error.contains("in progress") || error.contains("child"), "{error}"),

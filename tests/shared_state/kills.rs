@@ -52,7 +52,7 @@ impl Due {
             if document["lease"].is_null() && document["past"]["settled"].is_string() {
                 break;
             }
-            assert!(since.elapsed() < Duration::from_secs(60), "{case}: it is never done: {document} {left:?}");
+            assert!(since.elapsed() < Duration::from_secs(180), "{case}: it is never done: {document} {left:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
         let published = manifests(&self.bucket);
@@ -77,7 +77,7 @@ fn killed(at: usize, fault: Fault) {
     let since = Instant::now();
     while due.proxy.lines().len() <= at {
         assert!(child.try_wait().unwrap().is_none(), "request {at} does not come");
-        assert!(since.elapsed() < Duration::from_secs(60), "request {at} does not come");
+        assert!(since.elapsed() < Duration::from_secs(120), "request {at} does not come");
         std::thread::sleep(Duration::from_millis(5));
     }
     if fault == Fault::StallAnswer {
@@ -93,7 +93,9 @@ fn killed(at: usize, fault: Fault) {
 fn a_host_that_is_killed_at_any_request_leaves_the_slot_to_another_once() {
     let whole = Due::new();
     whole.proxy.set(None);
-    assert!(whole.tick().wait().unwrap().success());
+    // A lease so long that it is not renewed meanwhile: each of the killed makes at least as many requests, however slow this
+    // one is.
+    whole.a(&["schedule-check"]).env("VOXELTRON_BACKUP_LEASE", "10m").stderr_any().run();
     let lines = whole.proxy.lines();
     assert_eq!(manifests(&whole.bucket).len(), 1);
     assert!(lines.len() > 10, "{lines:?}");

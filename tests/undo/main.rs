@@ -9,6 +9,8 @@ mod mongodb;
 mod mysql;
 mod postgres;
 mod redis;
+#[path = "../common/session.rs"]
+mod session;
 mod sqlite;
 
 use std::path::Path;
@@ -245,7 +247,7 @@ fn dropped_in_time(bench: &dyn Bench) {
     bench.change();
     way.restore();
     assert_eq!(way.kept().len(), 1);
-    let hours = |hours: u64| Duration::from_secs(hours * 3_600 - 120);
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600 - 900);
     way.tick(Duration::ZERO);
     assert!(way.tick_file(), "the next tick is idle");
     way.tick(hours(24));
@@ -283,10 +285,11 @@ fn killed(bench: &dyn Bench, instants: u32) {
             way.restore();
         }
         let before = if undoes { &first } else { &changed };
-        let mut child = way
+        let command = way
             .sandbox
             .command(&["restore", "shop", if undoes { "--undo" } else { "--latest" }, "--yes"])
-            .into_command()
+            .into_command();
+        let mut child = session::leader(&command, false)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -298,7 +301,8 @@ fn killed(bench: &dyn Bench, instants: u32) {
             child.kill().unwrap();
         }
         child.wait().unwrap();
-        // What it had started ends by itself.
+        // What it had started ends by itself, and the server has done what that had told it.
+        session::wait_for_the_rest(child.id());
         std::thread::sleep(Duration::from_millis(700));
         let now = bench.all();
         let is_whole = now == first || now == changed;

@@ -137,7 +137,7 @@ fn an_undo_that_failed_is_done_again() {
     let folder = way.sandbox.data_dir().join("previous/host/shop");
     let names = || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
     let whole = || names().filter(|name| name.to_string_lossy().ends_with(".manifest.json")).count();
-    while whole() < 2 && began.elapsed() < Duration::from_secs(60) {
+    while whole() < 2 && began.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();
