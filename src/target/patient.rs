@@ -397,6 +397,9 @@ mod tests {
             assert!(since.elapsed() < Duration::from_secs(60), "{:?}", memory.list(""));
             std::thread::sleep(TICK);
         }
+        // Long enough for a call that was left behind, too.
+        std::thread::sleep(Duration::from_millis(1_000));
+        assert_eq!(memory.list("").unwrap().len(), 2, "the object is gone");
         // Where nothing was left behind it goes.
         let target = Patient::new(memory.clone(), Duration::from_secs(60), World::system());
         target.take_back(&object);
