@@ -75,7 +75,8 @@ fn end_what_conmon_forgot(parts: &[&str]) {
     for (tool, _) in all {
         let threads = fs::read_dir(format!("/proc/{tool}/task")).into_iter().flatten().flatten();
         let at = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("wchan")).unwrap_or_default();
-        let waits = threads.map(at).any(|at| at.contains("pipe_read"));
+        // Or at its input and its server at once.
+        let waits = threads.map(at).any(|at| at.contains("pipe_read") || at.contains("poll"));
         let Ok(input) = fs::read_link(format!("/proc/{tool}/fd/0")) else { continue };
         let writers = writers(&input.to_string_lossy());
         if waits && !writers.is_empty() && writers.iter().all(|program| program == "conmon") {
