@@ -49,7 +49,8 @@ impl Moment {
         Err(bad())
     }
 
-    fn has(&self, at: DateTime<Utc>) -> bool {
+    /// Whether that is it, as far as it was given.
+    pub fn has(&self, at: DateTime<Utc>) -> bool {
         self.from <= at && at < self.until
     }
 }
@@ -108,6 +109,19 @@ impl Rules {
                 .then(|| "it is not encrypted, though the database has a job that encrypts".to_owned())
         })
     }
+}
+
+/// What was passed over to come to `chosen`, the newest: newer ones, and other copies of it, that are not to be trusted; and
+/// why. Whoever asks for the newest has to hear of them.
+pub fn passed_over<'e>(entries: &'e [Entry], chosen: &[Entry], rules: &Rules) -> Vec<(&'e Entry, String)> {
+    let Some((first, created)) = chosen.first().and_then(|first| Some((first, first.signed()?.created))) else {
+        return Vec::new();
+    };
+    let at = |entry: &Entry| entry.signed().map(|signed| signed.created).or_else(|| entry.id.at());
+    let is_newer = |entry: &Entry| at(entry).is_some_and(|at| at > created) && !entry.is_from_future(rules.now);
+    let is_taken = |entry: &Entry| chosen.iter().any(|one| one.id == entry.id && one.target == entry.target);
+    let others = entries.iter().filter(|entry| !is_taken(entry) && (entry.id == first.id || is_newer(entry)));
+    others.filter_map(|entry| Some((entry, rules.distrust(entry)?))).collect()
 }
 
 /// Chooses among entries of one database (and, if one was named, of one job). All copies of the chosen backup come

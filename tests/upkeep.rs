@@ -145,6 +145,50 @@ fn a_damaged_copy_is_not_copied_and_the_database_is_dumped_again() {
 }
 
 #[test]
+fn a_copy_that_is_none_to_count_on_is_told_though_another_is_taken() {
+    let sandbox = sandbox("schedule = \"@yearly\"\ntarget = [\"local\", \"second\"]\ndrill = \"0 * * * *\"");
+    sandbox.run(&["schedule-check"]);
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    let write = |end: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let (name, mut bytes) = content(&sandbox.store()).into_iter().find(|(name, _)| name.ends_with(end)).unwrap();
+        let path = sandbox.store().join("host/shop").join(name);
+        let whole = bytes.clone();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        move || fs::write(&path, &whole).unwrap()
+    };
+    let good = write(".enc", &|bytes| *bytes.last_mut().unwrap() ^= 1);
+    let output = sandbox.path("dump");
+    let to_file = ["restore", "shop", "--latest", "--output", output.to_str().unwrap()];
+    sandbox.command(&to_file).stderr_has("at local: ").stderr_has("; another copy was taken").run();
+    sandbox.command(&["-q", "restore", "shop", "--latest"]).stderr_has("; another copy was taken").run();
+    // What has gone into a pipe can't be taken back.
+    let pipe = sandbox.path("pipe");
+    common::tool(std::process::Command::new("mkfifo").arg(&pipe), b"");
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    let to_pipe = ["restore", "shop", "--latest", "--output", pipe.to_str().unwrap()];
+    let said = sandbox.command(&to_pipe).exits(1).stderr_has("a part of a damaged copy has gone to ").run().stderr;
+    assert!(said.contains("write to a file that is not there yet"), "{said}");
+    assert!(reader.join().unwrap().len() < fs::metadata(&output).unwrap().len() as usize);
+    // A drill proves the backup by the other copy, and tells of this one.
+    let year = chrono::Utc::now().format("%Y-01-01T00:00:00Z").to_string();
+    rewrite_state(&sandbox, |job| job["first_seen"] = year.clone().into());
+    rewrite_state(&sandbox, |job| job["settled"] = year.clone().into());
+    sandbox.command(&["schedule-check"]).stderr_has("error: ").stderr_has("proved").run();
+    // A copy whose manifest can't be believed is not chosen; whoever asks for the newest hears of it.
+    good();
+    let good = write(".manifest.json", &|bytes| bytes.truncate(bytes.len() / 2));
+    sandbox.command(&["-q", "restore", "shop", "--latest"]).stderr_has("at local is passed over: ").run();
+    let verify = sandbox.command(&["verify", "shop"]).exits(3).stdout_has("at second: good");
+    verify.stderr_has("at local is passed over: ").run();
+    good();
+    sandbox.command(&["verify", "shop"]).stdout_has("good").run();
+}
+
+#[test]
 fn what_a_dead_run_sent_without_its_manifest_is_replaced() {
     let sandbox = half_done();
     fs::remove_file(sandbox.path("second")).unwrap();

@@ -26,7 +26,7 @@ use crate::format::manifest::Signed;
 use crate::format::time::{self, rfc3339, span};
 use crate::hook::{self, Facts};
 use crate::previous::{self, Listed, Shelf};
-use crate::select::choose;
+use crate::select::{choose, passed_over};
 
 /// How long the hook that runs after a restore may take.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(600);
@@ -51,8 +51,8 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     if args.output.as_deref() == Some(Path::new("-")) && app.cx.report.is_json() {
         return Err(Error::new(Kind::Usage, "--json and --output - both want stdout").hint("write the dump to a file"));
     }
-    if args.undo {
-        return undo::run(app, args);
+    if let Some(at) = args.undo {
+        return undo::run(app, args, at);
     }
     let chosen = find(app, args)?;
     for entry in &chosen.copies {
@@ -97,6 +97,12 @@ fn find(app: &App, args: &RestoreArgs) -> Result<Chosen> {
     let entries = app.entries(&open, instance, database, args.job.as_deref())?;
     let copies = choose(&entries, args.selector(), &app.rules(database, args.allow_unauthenticated))
         .map_err(|error| error.while_doing(format!("database {database}")))?;
+    if args.which.latest {
+        let over = passed_over(&entries, &copies, &app.rules(database, args.allow_unauthenticated));
+        for (entry, why) in over {
+            app.cx.report.warn(&format!("backup {} at {} is passed over: {why}", entry.id, entry.target));
+        }
+    }
     let signed = copies.iter().find_map(Entry::signed).cloned();
     let signed = signed.ok_or_else(|| Error::new(Kind::NoBackup, "no backup"))?;
     Ok(Chosen { copies, open, signed })
@@ -116,7 +122,11 @@ fn each_copy<T>(app: &App, chosen: &Chosen, mut with: impl FnMut(&mut dyn Read) 
         match decode::open(entry, open, &keys, bar, &app.cx.world.cancel)
             .and_then(|mut decoded| with(&mut decoded.stream))
         {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                // It is restored all the same; but that copy is none to count on.
+                failed.iter().for_each(|error| app.cx.report.warn(&format!("{error}; another copy was taken")));
+                return Ok(value);
+            }
             Err(error) if matches!(error.kind, Kind::Authentication | Kind::Target) => {
                 let error = error.while_doing(format!("backup {} at {}", entry.id, entry.target));
                 if let Some(before) = failed.replace(error) {
@@ -131,20 +141,21 @@ fn each_copy<T>(app: &App, chosen: &Chosen, mut with: impl FnMut(&mut dyn Read) 
 
 fn to_file(app: &App, args: &RestoreArgs, chosen: &Chosen, path: &Path) -> Result<u64> {
     let cancel = &app.cx.world.cancel;
+    // What is out is out: only one copy can be tried.
+    let mut once = false;
+    let mut only = |place: &str| match std::mem::replace(&mut once, true) {
+        false => Ok(()),
+        true => Err(Error::other(format!("a part of a damaged copy has gone to {place}"))
+            .hint("write to a file that is not there yet: --output FILE")),
+    };
     if path == Path::new("-") {
-        // What is out is out: only one copy can be tried.
-        let mut once = false;
-        return each_copy(app, chosen, |stream| match std::mem::replace(&mut once, true) {
-            false => app.cx.report.stdout_copy(stream),
-            true => {
-                Err(Error::other("a part of a damaged copy has gone to stdout").hint("write to a file: --output FILE"))
-            }
-        });
+        return each_copy(app, chosen, |stream| only("stdout").and_then(|()| app.cx.report.stdout_copy(stream)));
     }
     if path.exists() && !path.is_file() {
         // A device or a pipe that is there already.
         let mut file = open_special(app, path)?;
-        return each_copy(app, chosen, |stream| copy(stream, &mut file, path));
+        let place = path.display().to_string();
+        return each_copy(app, chosen, |stream| only(&place).and_then(|()| copy(stream, &mut file, path)));
     }
     if path.exists() {
         return Err(Error::other(format!("{} exists already", path.display())).hint("name a file that is not there"));
@@ -264,7 +275,7 @@ fn to_database(app: &App, args: &RestoreArgs, chosen: &Chosen) -> Result<Outcome
         });
         return restored.map(|restored| Outcome::Restored(Stands { restored, previous: None }));
     }
-    in_place(app, database, &opened, signed.stored_bytes, |app, keep| {
+    in_place(app, database, &opened, signed.stored_bytes, false, |app, keep| {
         load(app, chosen, engine.as_ref(), &Request { keep: keep.cloned(), ..request })
     })
     .map(Outcome::Restored)
@@ -291,17 +302,22 @@ pub(super) fn in_place(
     database: &str,
     opened: &Opened,
     wanted: u64,
+    is_undo: bool,
     work: impl FnOnce(&App, Option<&Keep>) -> Result<Restored>,
 ) -> Result<Stands> {
     // No job may dump the database while it changes, here or on another host.
     let holds = app.jobs_of(database).map(|job| app.hold(&job.name)).collect::<Result<Vec<_>>>()?;
+    // Nor may another change what is kept of it; a database may have no job.
+    let _alone = previous::alone(app, database)?.ok_or_else(|| {
+        Error::new(Kind::Locked, format!("another run is at work on {database}")).hint("wait for it to end")
+    })?;
     let held = holds.iter().fold(None::<App>, |held, hold| Some(held.as_ref().unwrap_or(app).holding(hold)));
     let app = held.as_ref().unwrap_or(app);
     let shelf = Arc::new(Shelf::new(app, database, opened, wanted));
     with_hooks(app, database, || {
         let keep = shelf.begin()?;
         let restored = work(app, keep.as_ref()).inspect_err(|_| keep.iter().for_each(|_| shelf.failed()))?;
-        let previous = shelf.settle(keep.as_ref()).map(|kept| Listed::new(app, database, kept));
+        let previous = shelf.settle(keep.as_ref(), is_undo).map(|kept| Listed::new(app, database, kept));
         previous.iter().for_each(|kept| app.cx.report.note(&previous::told(kept)));
         Ok(Stands { restored, previous })
     })

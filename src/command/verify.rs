@@ -19,7 +19,7 @@ use crate::exit;
 use crate::format::count;
 use crate::format::time::{self, rfc3339};
 use crate::notify;
-use crate::select::{Rules, Selector, choose};
+use crate::select::{Rules, Selector, choose, passed_over};
 
 /// What was found out about one copy.
 #[derive(Debug, Serialize)]
@@ -74,6 +74,16 @@ pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
                 continue;
             }
         };
+        // Of all, each is told for itself; and one that is named is the answer.
+        if !args.all && args.which.timestamp.is_none() {
+            for (entry, why) in passed_over(&entries, &chosen, &app.rules(database, false)) {
+                let message = format!("backup {} at {} is passed over: {why}", entry.id, entry.target);
+                let error = Error::new(Kind::Authentication, message).while_doing(format!("database {database}"));
+                app.cx.report.error(&error);
+                outcomes.push(Err(error.kind));
+                missing.push(error);
+            }
+        }
         let mut loaded = Vec::new();
         for entry in &chosen {
             app.cx.world.cancel.check()?;
@@ -101,11 +111,19 @@ pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
 pub fn prove(app: &App, job: &JobConfig) -> Result<Verified> {
     let open = app.targets_for(Some(&job.database), None)?;
     let entries = app.entries(&open, &app.config.instance, &job.database, Some(&job.name))?;
-    let mut last = None;
-    for entry in &choose(&entries, Selector::Latest, &app.rules(&job.database, false))? {
+    let (mut last, rules) = (None, app.rules(&job.database, false));
+    let chosen = choose(&entries, Selector::Latest, &rules)?;
+    for (entry, why) in passed_over(&entries, &chosen, &rules) {
+        app.cx.report.warn(&format!("backup {} at {} is passed over: {why}", entry.id, entry.target));
+    }
+    for entry in &chosen {
         let verified = one(app, entry, &open, true);
         if verified.ok || verified.error.as_ref().is_some_and(Error::is_stopped) {
             return Ok(verified);
+        }
+        // The backup may be proved by another copy; this one is none to count on.
+        if let Some(error) = &verified.error {
+            app.cx.report.error(error);
         }
         last.get_or_insert(verified);
     }
