@@ -85,6 +85,7 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand schedu
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand schedule-check" -s V -l version -d 'Print version'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l timestamp -d 'The one whose slot or creation is then, at the precision it is given in: 2026-02-25, 2026-02-25T03:00, …' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l before -d 'The newest that was created then or before' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l undo -d 'Put the database back as it was before the last restore in its place; with a time, before the one that began then' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l job -d 'Only backups of this job' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l target -d 'Only backups at this target' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l instance -d 'Backups of another instance' -r
@@ -101,7 +102,6 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restor
 always\t'Always'
 never\t'Never'"
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l latest -d 'The newest'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l undo -d 'Put the database back as it was before the last restore in its place'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l yes -d 'Don\'t ask'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand restore" -l allow-unauthenticated -d 'Take a backup although it does not authenticate'
@@ -338,6 +338,7 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; an
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and not __fish_seen_subcommand_from restore help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l timestamp -d 'The one whose slot or creation is then, at the precision it is given in: 2026-02-25, 2026-02-25T03:00, …' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l before -d 'The newest that was created then or before' -r
+complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l undo -d 'Put the database back as it was before the last restore in its place; with a time, before the one that began then' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l job -d 'Only backups of this job' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l target -d 'Only backups at this target' -r
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l instance -d 'Backups of another instance' -r
@@ -354,7 +355,6 @@ complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; an
 always\t'Always'
 never\t'Never'"
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l latest -d 'The newest'
-complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l undo -d 'Put the database back as it was before the last restore in its place'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l yes -d 'Don\'t ask'
 complete -c voxeltron-backup -n "__fish_voxeltron_backup_using_subcommand db; and __fish_seen_subcommand_from restore" -l allow-unauthenticated -d 'Take a backup although it does not authenticate'

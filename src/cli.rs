@@ -230,9 +230,16 @@ pub struct RestoreArgs {
     /// The newest that was created then or before
     #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
     pub before: Option<Moment>,
-    /// Put the database back as it was before the last restore in its place
-    #[arg(long, conflicts_with_all = ["job", "target", "instance", "into", "output", "allow_unauthenticated"])]
-    pub undo: bool,
+    /// Put the database back as it was before the last restore in its place; with a time, before the one that began then
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = Moment::parse,
+        conflicts_with_all = ["job", "target", "instance", "into", "output", "allow_unauthenticated"]
+    )]
+    pub undo: Option<Option<Moment>>,
     /// Only backups of this job
     #[arg(long)]
     pub job: Option<String>,

@@ -72,7 +72,10 @@ fn kept(app: &App, database: Option<&str>) -> Vec<Listed> {
         Default::default()
     });
     let meant = all.into_iter().filter(|(name, _)| database.is_none_or(|database| database == name));
-    let kept = meant.filter_map(|(database, past)| past.kept.map(|kept| Listed::new(app, &database, kept)));
+    let kept = meant.flat_map(|(database, past)| {
+        let all = past.kept.into_iter().chain(past.others.into_iter().rev());
+        all.map(|kept| Listed::new(app, &database, kept)).collect::<Vec<_>>()
+    });
     kept.collect()
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::time::{self, rfc3339, span};
 use crate::previous::record::Kept;
 use crate::previous::{Shelf, keeping};
+use crate::select::Moment;
 
 /// What is put back, for programs.
 #[derive(Debug, Serialize)]
@@ -28,13 +29,13 @@ struct Undone {
 ///
 /// # Errors
 /// [`Kind::NoBackup`] when nothing is kept; whatever kept it from being put back: the database is as it was then.
-pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
+pub fn run(app: &App, args: &RestoreArgs, at: Option<Moment>) -> Result<Done> {
     let database = args.database.as_str();
     check_known(app, database)?;
     let opened = app.engine(database)?;
     let engine = opened.engine.as_ref();
     let shelf = Shelf::new(app, database, &opened, 0);
-    let kept = shelf.newest(&app.cx)?.ok_or_else(|| nothing(app, database))?;
+    let kept = find(app, &shelf, at)?;
     let undone =
         Undone { database: database.to_owned(), since: kept.since, name: kept.name.clone(), on_server: kept.on_server };
     if args.dry_run {
@@ -57,19 +58,39 @@ pub fn run(app: &App, args: &RestoreArgs) -> Result<Done> {
     {
         return Err(Error::other("not confirmed, nothing was changed"));
     }
-    let stands =
-        in_place(app, database, &opened, kept.bytes.unwrap_or(0), |app, keep| back(app, &opened, database, keep))?;
+    let stands = in_place(app, database, &opened, kept.bytes.unwrap_or(0), true, |app, keep| {
+        back(app, &opened, at, &Shelf::new(app, database, &opened, 0), keep)
+    })?;
     report.note(&format!("{} is {what}", engine.describe()));
     stands.told(Done::well().with("undone", &undone)?)
 }
 
+/// What is to be put back: what was kept at that time, or last.
+fn find(app: &App, shelf: &Shelf, at: Option<Moment>) -> Result<Kept> {
+    let database = shelf.database();
+    let Some(at) = at else { return shelf.newest(&app.cx)?.ok_or_else(|| nothing(app, database)) };
+    let (mut found, others): (Vec<Kept>, Vec<Kept>) =
+        shelf.all(&app.cx)?.into_iter().partition(|kept| at.has(kept.since));
+    match (found.pop(), found.is_empty(), others.is_empty()) {
+        (Some(kept), true, _) => Ok(kept),
+        (None, _, true) => Err(nothing(app, database)),
+        (one, ..) => {
+            let all = one.iter().chain(&found).chain(&others);
+            let times = all.map(|kept| rfc3339(kept.since)).collect::<Vec<_>>().join(", ");
+            let how_many = if one.is_some() { "more than one was kept" } else { "nothing is kept" };
+            Err(Error::new(Kind::NoBackup, format!("{how_many} of {database} from a restore at that time"))
+                .hint(format!("take one of these: {times}")))
+        }
+    }
+}
+
 /// With the locks held: what is the newest may have changed until then.
-fn back(app: &App, opened: &Opened, database: &str, keep: Option<&Keep>) -> Result<Restored> {
-    let shelf = Shelf::new(app, database, opened, 0);
-    let kept = shelf.newest(&app.cx)?.ok_or_else(|| nothing(app, database))?;
-    shelf.undoing(&kept)?;
+fn back(app: &App, opened: &Opened, at: Option<Moment>, shelf: &Shelf, keep: Option<&Keep>) -> Result<Restored> {
+    let database = shelf.database();
+    let kept = find(app, shelf, at)?;
+    shelf.undoing(&kept, keep)?;
     if !kept.on_server {
-        return from_dump(app, opened, &shelf, &kept, keep);
+        return from_dump(app, opened, shelf, &kept, keep);
     }
     let restored = opened.engine.undo(&kept.as_previous(), keep, &app.cx);
     let restored = restored.map_err(|error| error.while_doing(format!("can't put {database} back")))?;

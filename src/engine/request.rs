@@ -74,6 +74,11 @@ impl Request {
         }
     }
 
+    /// [`Aside::untouched`], where something is kept.
+    pub fn untouched(&self) {
+        self.keep.iter().for_each(Keep::untouched);
+    }
+
     /// A restore to `destination` of which nothing else is said.
     pub fn new(destination: Destination, expected: Counts) -> Self {
         Self {
@@ -104,6 +109,11 @@ impl fmt::Debug for Keep {
 }
 
 impl Keep {
+    /// [`Aside::untouched`].
+    pub fn untouched(&self) {
+        self.aside.untouched(self.at);
+    }
+
     /// [`Aside::room`].
     ///
     /// # Errors
@@ -134,6 +144,10 @@ pub trait Aside: Send + Sync {
     /// # Errors
     /// Whatever kept it from being whole; the engine must then change nothing.
     fn take(&self, at: DateTime<Utc>) -> Result<()>;
+
+    /// Drops it again. An engine asks where a restore has failed and it knows that the live database is as it was: else what
+    /// an earlier restore has replaced would be taken for older than this.
+    fn untouched(&self, at: DateTime<Utc>);
 }
 
 /// A database as it was before a restore took its place, kept at the server.

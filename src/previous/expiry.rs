@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::record::{All, Past, Record};
-use super::{Shelf, dumps, keeping, remove, tidy, until};
+use super::{Shelf, alone, dumps, keeping, remove, tidy, until};
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub fn next_due(app: &App) -> Option<DateTime<Utc>> {
     // What can't be read is told by whoever drops.
     let all = Record::of(app).read().unwrap_or_default();
-    all.iter().filter_map(|(database, past)| due_at(past, keeping(app, database))).min()
+    all.iter().filter_map(|(database, past)| due_at(past, time_of(app, database, past))).min()
 }
 
 /// Whether there is something to drop now, or to tell: that what is kept can't be read.
@@ -29,8 +29,20 @@ pub fn is_due(app: &App, now: DateTime<Utc>) -> bool {
     Record::of(app).read().is_err() || next_due(app).is_some_and(|at| at <= now)
 }
 
+/// Whether the configuration has a word of it.
+fn is_known(app: &App, database: &str) -> bool {
+    app.table(database).is_some() || app.jobs_of(database).next().is_some()
+}
+
+/// How long it is kept: as the configuration says, or said when it knew it.
+fn time_of(app: &App, database: &str, past: &Past) -> Duration {
+    let said = past.seconds.filter(|_| !is_known(app, database)).map(Duration::from_secs);
+    said.unwrap_or_else(|| keeping(app, database))
+}
+
 fn due_at(past: &Past, keeping: Duration) -> Option<DateTime<Utc>> {
-    let since = past.begun.into_iter().chain(past.kept.as_ref().map(|kept| kept.since)).min()?;
+    let begun = past.begun.into_iter().chain(past.unended);
+    let since = begun.chain(past.kept.as_ref().map(|kept| kept.since)).min()?;
     past.not_before.into_iter().chain([until(since, keeping)]).max()
 }
 
@@ -47,7 +59,7 @@ pub fn expire(app: &App) -> Result<()> {
             return Ok(());
         }
     };
-    let due = |database: &str, past: &Past| due_at(past, keeping(app, database)).is_some_and(|at| at <= now);
+    let due = |database: &str, past: &Past| due_at(past, time_of(app, database, past)).is_some_and(|at| at <= now);
     for (database, past) in all.iter().filter(|(database, past)| due(database, past)) {
         app.cx.world.cancel.check()?;
         let wait = match one(app, database, past, now) {
@@ -80,8 +92,9 @@ fn one(app: &App, database: &str, past: &Past, now: DateTime<Utc>) -> Result<boo
             None => return Ok(false),
         }
     }
-    let time = keeping(app, database);
-    if app.table(database).is_none() && app.jobs_of(database).next().is_none() {
+    let Some(_alone) = alone(app, database)? else { return Ok(false) };
+    let time = time_of(app, database, past);
+    if !is_known(app, database) {
         return orphaned(app, database, past).map(|()| true);
     }
     let shelf = Shelf::new(app, database, &app.engine(database)?, 0);
@@ -97,9 +110,11 @@ fn one(app: &App, database: &str, past: &Past, now: DateTime<Utc>) -> Result<boo
     Record::of(app).update(|all| {
         let Some(past) = all.get_mut(database) else { return };
         past.kept = left.pop();
+        past.others.retain(|kept| left.contains(kept));
         past.begun = past.begun.filter(|at| until(*at, time) > now);
+        past.unended = past.unended.filter(|at| until(*at, time) > now);
         past.not_before = None;
-        if past.kept.is_none() && past.begun.is_none() {
+        if past.kept.is_none() && past.begun.is_none() && past.unended.is_none() {
             all.remove(database);
         }
     })?;
@@ -111,6 +126,10 @@ fn orphaned(app: &App, database: &str, past: &Past) -> Result<()> {
     tidy(app, database);
     for kept in dumps(app, database)? {
         remove(app, database, &kept)?;
+        let since = crate::format::time::rfc3339(kept.since);
+        app.cx.report.warn(&format!(
+            "the configuration knows {database} no more: dropped what was kept of it from before the restore at {since}"
+        ));
     }
     Record::of(app).update(|all| drop(all.remove(database)))?;
     match past.kept.as_ref().filter(|kept| kept.on_server) {

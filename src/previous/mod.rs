@@ -28,6 +28,7 @@ use crate::format::time::{self, rfc3339};
 use crate::process::call::quote;
 use crate::retention::Policy;
 use crate::schedule::cron::Cron;
+use crate::schedule::lock::JobLock;
 use crate::target::local::Local;
 
 /// The folder in `data_dir` for what is kept as a dump, and the job's name in it.
@@ -93,6 +94,11 @@ impl Shelf {
         Self { app: app.clone(), database: database.to_owned(), opened: opened.clone(), wanted }
     }
 
+    /// Whose it is.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
     /// The place of the dumps.
     pub fn aside(&self) -> OpenTarget {
         aside(&self.app)
@@ -116,8 +122,7 @@ impl Shelf {
     /// As [`Shelf::all`].
     pub fn newest(&self, cx: &Cx) -> Result<Option<Kept>> {
         let mut all = self.all(cx)?;
-        let past = Record::of(&self.app).read().unwrap_or_default().remove(&self.database);
-        let begun = past.and_then(|past| past.undoing);
+        let begun = self.past().undoing;
         let begun = begun.and_then(|name| all.iter().position(|kept| kept.name == name));
         Ok(begun.map(|at| all.swap_remove(at)).or_else(|| all.pop()))
     }
@@ -126,9 +131,13 @@ impl Shelf {
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn undoing(&self, kept: &Kept) -> Result<()> {
-        let name = Some(kept.name.clone());
-        Record::of(&self.app).update(|all| all.entry(self.database.clone()).or_default().undoing = name)
+    pub fn undoing(&self, kept: &Kept, keep: Option<&Keep>) -> Result<()> {
+        Record::of(&self.app).update(|all| {
+            let past = all.entry(self.database.clone()).or_default();
+            past.undoing = Some(kept.name.clone());
+            // However this ends, the next one goes on with the same.
+            past.unended = past.unended.filter(|at| keep.is_none_or(|keep| keep.at != *at));
+        })
     }
 
     /// The backup that a kept dump is.
@@ -159,13 +168,17 @@ impl Shelf {
         let newest = self.all(&self.app.cx)?.last().map(|kept| kept.since + TimeDelta::seconds(1));
         let at = self.app.cx.world.clock.now().trunc_subsecs(0);
         let at = newest.map_or(at, |newest| newest.max(at));
-        Record::of(&self.app).update(|past| past.entry(self.database.clone()).or_default().begun = Some(at))?;
+        Record::of(&self.app).update(|all| {
+            let past = all.entry(self.database.clone()).or_default();
+            past.begun = Some(at);
+            past.unended.get_or_insert(at);
+        })?;
         Ok(Some(Keep { at, aside: Arc::clone(self) as Arc<dyn Aside> }))
     }
 
     /// After a restore that has ended well: drops what was kept before, and says what is kept now. What can't be done is
-    /// warned of, and tried again when its time has come.
-    pub fn settle(&self, keep: Option<&Keep>) -> Option<Kept> {
+    /// warned of, and tried again when its time has come. Where nobody knows how an earlier one ended nothing is dropped.
+    pub fn settle(&self, keep: Option<&Keep>, is_undo: bool) -> Option<Kept> {
         let cx = self.patient();
         let all = match self.all(&cx) {
             Ok(all) => all,
@@ -176,7 +189,16 @@ impl Shelf {
         };
         let (new, old): (Vec<Kept>, Vec<Kept>) =
             all.into_iter().partition(|kept| keep.is_some_and(|keep| keep.at == kept.since));
-        let mut left = Vec::new();
+        let (earlier, stays) = self.unended(&old, keep, is_undo);
+        let (stay, old) = if stays { (old, Vec::new()) } else { (Vec::new(), old) };
+        for kept in &stay {
+            let (since, database) = (rfc3339(kept.since), quote(&self.database));
+            cx.report.note(&format!(
+                "what was kept before the restore at {since} stays, too, since one did not end: voxeltron-backup restore \
+                 {database} --undo={since}"
+            ));
+        }
+        let mut left = stay.clone();
         for kept in old {
             if let Err(error) = self.forget(&kept, &cx) {
                 let database = &self.database;
@@ -188,14 +210,37 @@ impl Shelf {
         tidy(&self.app, &self.database);
         let new = new.into_iter().next_back();
         let begun = left.first().map(|kept| kept.since);
-        self.note(new.clone().or_else(|| left.pop()), |_| Past { begun, ..Past::default() });
+        let seconds = Some(keeping(&self.app, &self.database).as_secs()).filter(|_| new.is_some() || begun.is_some());
+        let kept = new.clone().or_else(|| left.pop());
+        let others = stay.into_iter().filter(|other| kept.as_ref() != Some(other)).collect();
+        self.note(kept, |_| Past { begun, unended: earlier, seconds, others, ..Past::default() });
         new
+    }
+
+    /// When the first restore before this one began of which nobody knows how it ended, and whether the older copies stay for
+    /// that. One that was killed before it kept anything has changed nothing; and what stands aside at a server was put there
+    /// by one that was done.
+    fn unended(&self, old: &[Kept], keep: Option<&Keep>, is_undo: bool) -> (Option<DateTime<Utc>>, bool) {
+        let past = self.past();
+        let earlier = past.unended.filter(|at| keep.is_none_or(|keep| keep.at != *at));
+        let earlier = earlier.filter(|at| old.iter().any(|kept| !kept.on_server && kept.since >= *at));
+        // What an undo was putting back is wanted yet, unless this one has put it back.
+        let wanted = past.undoing.filter(|_| !is_undo);
+        let stays = earlier.is_some() || wanted.is_some_and(|name| old.iter().any(|kept| kept.name == name));
+        (earlier, stays)
+    }
+
+    /// What is written down of it.
+    fn past(&self) -> Past {
+        Record::of(&self.app).read().unwrap_or_default().remove(&self.database).unwrap_or_default()
     }
 
     /// After a restore that has failed, and may have taken its place in part: the newest is what `--undo` puts back.
     pub fn failed(&self) {
-        if let Ok(kept) = self.newest(&self.patient()) {
-            self.note(kept, |past| past);
+        let cx = self.patient();
+        if let (Ok(mut others), Ok(kept)) = (self.all(&cx), self.newest(&cx)) {
+            others.retain(|other| kept.as_ref() != Some(other));
+            self.note(kept, |past| Past { others, ..past });
         }
     }
 
@@ -299,6 +344,31 @@ impl Aside for Shelf {
         let id = BackupId::new(at, ASIDE);
         backup::keep(&self.app, &self.job()?, id, &self.opened, &self.aside()).map_err(|error| self.cannot(error))
     }
+
+    fn untouched(&self, at: DateTime<Utc>) {
+        let here = dumps(&self.app, &self.database).unwrap_or_default();
+        let dropped =
+            here.iter().filter(|kept| kept.since == at).try_for_each(|kept| remove(&self.app, &self.database, kept));
+        let noted = dropped.and_then(|()| {
+            Record::of(&self.app).update(|all| {
+                let Some(past) = all.get_mut(&self.database) else { return };
+                past.begun = past.begun.filter(|begun| *begun != at);
+                past.unended = past.unended.filter(|unended| *unended != at);
+            })
+        });
+        if let Err(error) = noted {
+            let database = &self.database;
+            self.app.cx.report.warn(&format!("can't drop what was kept of {database} for this restore: {error}"));
+        }
+    }
+}
+
+/// The right to change what is kept of a database; `None` where another run has it.
+///
+/// # Errors
+/// When the lock can't be taken for another reason.
+pub fn alone(app: &App, database: &str) -> Result<Option<JobLock>> {
+    JobLock::try_acquire(&app.cx.data_dir, &format!("{ASIDE}/{database}"), app.cx.world.clock.now())
 }
 
 /// The place of the dumps.

@@ -56,6 +56,16 @@ pub struct Past {
     /// What an undo that has not ended well was putting back: the next one goes on with it, whatever was kept since.
     #[serde(default)]
     pub undoing: Option<String>,
+    /// What is kept beside it: the same from before earlier restores, of which one did not end.
+    #[serde(default)]
+    pub others: Vec<Kept>,
+    /// When a restore began, the first of them, of which nobody knows how it ended: killed, or failed half-way. What was kept
+    /// by it and before it may be the only copy of what the operator wants back, so it goes by its time alone.
+    #[serde(with = "serde_rfc3339_option", default)]
+    pub unended: Option<DateTime<Utc>>,
+    /// For how many seconds it is kept, where the configuration does not say so any more.
+    #[serde(default)]
+    pub seconds: Option<u64>,
 }
 
 /// What is remembered of all.

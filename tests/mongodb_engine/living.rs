@@ -199,6 +199,8 @@ fn what_is_taken_away_before_the_exchange_changes_nothing() {
 struct Meanwhile(&'static Database);
 
 impl Aside for Meanwhile {
+    fn untouched(&self, _: chrono::DateTime<chrono::Utc>) {}
+
     fn room(&self) -> Result<(), Error> {
         Ok(())
     }

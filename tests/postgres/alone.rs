@@ -232,6 +232,8 @@ impl Shelf {
 }
 
 impl Aside for Shelf {
+    fn untouched(&self, _: chrono::DateTime<chrono::Utc>) {}
+
     fn room(&self) -> Result<()> {
         self.ask("room")
     }

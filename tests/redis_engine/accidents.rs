@@ -519,6 +519,8 @@ impl voxeltron_backup::engine::Aside for Nowhere {
     fn take(&self, _: chrono::DateTime<chrono::Utc>) -> Result<(), Error> {
         Ok(())
     }
+
+    fn untouched(&self, _: chrono::DateTime<chrono::Utc>) {}
 }
 
 #[test]

@@ -310,7 +310,7 @@ fn killed(bench: &dyn Bench, instants: u32) {
         *(if now == *before { &mut old } else { &mut new }) += 1;
         way.restore();
         same(&bench.all(), &first);
-        assert_eq!(way.kept().len(), 1, "after step {step}");
+        assert!(!way.kept().is_empty(), "after step {step}");
         if is_whole {
             way.undo();
             same(&bench.all(), &now);

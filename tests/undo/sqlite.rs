@@ -150,6 +150,80 @@ fn an_undo_that_failed_is_done_again() {
     assert_eq!(way.kept().len(), 1);
 }
 
+/// Begins a restore that can keep what stands, but not replace it, and waits until that is kept.
+fn begins_and_waits(way: &Way<'_>, kept: usize) -> std::process::Child {
+    let mut command = way.sandbox.command(&["-q", "restore", "shop", "--latest"]).into_command();
+    let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let folder = way.sandbox.data_dir().join("previous/host/shop");
+    let names = || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    while names().filter(|name| name.to_string_lossy().ends_with(".manifest.json")).count() < kept {
+        assert!(began.elapsed() < Duration::from_secs(120), "nothing is kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+#[test]
+fn a_restore_that_fails_and_changes_nothing_leaves_what_is_kept() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    shop.change();
+    let changed = shop.all();
+    way.restore();
+    let (restored, kept) = (shop.all(), way.kept());
+    let writer = rusqlite::Connection::open(&shop.path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut child = begins_and_waits(&way, 2);
+    // By a signal, while it waits for the lock.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    drop(writer);
+    assert!(shop.all() == restored);
+    assert_eq!(way.kept(), kept);
+    way.undo();
+    assert!(shop.all() == changed);
+}
+
+#[test]
+fn what_was_kept_before_a_restore_that_did_not_end_can_be_put_back_by_its_time() {
+    let shop = Shop::new();
+    let way = Way::new(&shop, "");
+    shop.change();
+    let first = shop.all();
+    way.restore();
+    shop.change();
+    let second = shop.all();
+    let writer = rusqlite::Connection::open(&shop.path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut child = begins_and_waits(&way, 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(writer);
+    // Nobody knows whether it has changed anything: the one that ends well drops nothing.
+    let said = way.restore();
+    let kept = way.kept();
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    let times: Vec<&str> = kept.iter().map(|kept| kept["since"].as_str().unwrap()).collect();
+    assert!(times[1..].iter().all(|at| said.contains(&format!("restore shop --undo={at}"))), "{said}");
+    way.undo();
+    assert!(shop.all() == second);
+    // The oldest is that of the restore that ended well before.
+    let none = way.sandbox.command(&["restore", "shop", "--undo=2020"]).exits(2).stderr_any().run().stderr;
+    assert!(none.contains("is no date or time"), "{none}");
+    let none = way.sandbox.command(&["restore", "shop", "--undo=2020-01-01"]).exits(15).stderr_any().run().stderr;
+    assert!(none.contains("nothing is kept of shop from a restore at that time") && none.contains(times[2]), "{none}");
+    way.quietly(&["restore", "shop", &format!("--undo={}", times[2])]);
+    assert!(shop.all() == first);
+    // They go in their time.
+    way.tick(Duration::from_secs(25 * 3_600));
+    assert_eq!(way.kept().len(), 0);
+    way.restore();
+    way.restore();
+    assert_eq!(way.kept().len(), 1);
+}
+
 #[test]
 fn a_damaged_record_stops_no_tick() {
     let shop = Shop::new();

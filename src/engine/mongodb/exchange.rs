@@ -12,8 +12,8 @@ use super::reasons::is_cut;
 use super::restore::Restore;
 use super::server;
 use super::tools::for_cleanup;
-use crate::engine::Cx;
 use crate::engine::tools::patiently;
+use crate::engine::{Cx, Request};
 use crate::error::{Error, Kind, Result};
 
 /// How often an exchange is tried.
@@ -33,7 +33,7 @@ impl Restore<'_> {
     ///
     /// # Errors
     /// [`Kind::Tool`]; the message says whether some names were exchanged.
-    pub fn swap(&self, loaded: &Loaded, lock: &Lock) -> Result<()> {
+    pub fn swap(&self, loaded: &Loaded, lock: &Lock, asked: &Request) -> Result<()> {
         let cx = for_cleanup(self.cx);
         let mut request = json!({
             "action": "swap",
@@ -58,6 +58,7 @@ impl Restore<'_> {
             match standing {
                 Ok(Some(true) | None) => outcome = self.tools.ask::<Settled>(request.clone(), &cx),
                 Ok(Some(false)) => {
+                    asked.untouched();
                     self.clear(lock, &cx)?;
                     return outcome.map(drop);
                 }
@@ -73,6 +74,7 @@ impl Restore<'_> {
         match settled.refused {
             None => Ok(()),
             Some(why) => {
+                asked.untouched();
                 self.clear(lock, &cx)?;
                 Err(taken_away(&why))
             }

@@ -97,13 +97,15 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
             if let Some(keep) = request.keep.as_ref().filter(|_| this.facts.exists(live)) {
                 keep.take()?;
                 // That may have taken long.
-                loaded = this.loaded()?;
-                counts = compare(&this.archive, &loaded, &request.expected)?;
+                let again = this.loaded().and_then(|loaded| {
+                    compare(&this.archive, &loaded, &request.expected).map(|counts| (loaded, counts))
+                });
+                (loaded, counts) = again.inspect_err(|_| keep.untouched())?;
             }
-            cx.world.cancel.check()?;
+            cx.world.cancel.check().inspect_err(|_| request.untouched())?;
             scratch.gone = true;
             request.begins(Step::Swap, &format!("renaming each collection into its place in {}", this.into), cx);
-            this.swap(&loaded, &scratch.lock)?;
+            this.swap(&loaded, &scratch.lock, request)?;
             scratch.lock.remove();
         }
         Destination::Into(_) => {

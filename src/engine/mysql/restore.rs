@@ -89,13 +89,13 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         if let Some(keep) = request.keep.as_ref().filter(|_| in_place && this.facts.live.is_some()) {
             keep.take()?;
         }
-        cx.world.cancel.check()?;
+        cx.world.cancel.check().inspect_err(|_| request.untouched())?;
         request.begins(
             Step::Swap,
             &format!("exchanging the tables of {target} for those of {}", this.names.scratch),
             cx,
         );
-        this.place(record, &request.destination, &mut scratch)?;
+        this.place(record, request, &mut scratch)?;
     }
     drop(scratch);
     Ok(Restored { counts, notes: this.notes })
@@ -361,9 +361,9 @@ impl<'a> Restore<'a> {
     }
 
     /// Puts the scratch where it belongs.
-    fn place(&mut self, record: Record, destination: &Destination, scratch: &mut Scratch<'_>) -> Result<()> {
+    fn place(&mut self, record: Record, request: &Request, scratch: &mut Scratch<'_>) -> Result<()> {
         let made = self.facts.live.is_none();
-        let copy = matches!(destination, Destination::Into(_));
+        let copy = matches!(request.destination, Destination::Into(_));
         let mut swap = Swap::new(self.tools, &self.client, self.cx, self.names.clone(), record);
         if made {
             let charset = swap.record.charset.clone();
@@ -393,6 +393,7 @@ impl<'a> Restore<'a> {
             let untouched = stage.is_ok_and(|(stage, ..)| stage == swap::Stage::Untouched);
             scratch.gone = !untouched;
             if untouched {
+                request.untouched();
                 let mine = if made {
                     format!("DROP DATABASE IF EXISTS {};\n", ident(&self.names.target))
                 } else {

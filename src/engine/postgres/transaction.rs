@@ -113,14 +113,15 @@ pub fn restore(
     let mut counts = archive.counts().clone();
     counts.extend(request.expected.iter().map(|(key, count)| (key.clone(), *count)));
     request.keep.as_ref().map_or(Ok(()), Keep::take)?;
-    cx.world.cancel.check()?;
+    cx.world.cancel.check().inspect_err(|_| request.untouched())?;
     cx.begins(
         Step::Swap,
         &format!("replacing all that is in {live}, and comparing its rows with the backup, in one transaction"),
     );
     let call = tools.sql(live, true);
     cx.report.detail(&call.display());
-    let mut psql = RestoreWriter::spawn(&call, cx.deadline, &cx.world)?;
+    let spawned = RestoreWriter::spawn(&call, cx.deadline, &cx.world);
+    let mut psql = spawned.inspect_err(|_| request.untouched())?;
     let begin = begin(live, lock_wait);
     let outcome = feed(&mut psql, &begin, &script, [archive.counts(), &request.expected], cx);
     let outcome = match outcome {
@@ -135,6 +136,12 @@ pub fn restore(
             Err(error)
         }
     };
+    // Without its COMMIT the transaction is none.
+    let outcome = outcome.inspect_err(|error| {
+        if !is_cut(error) && !error.is_stopped() {
+            request.untouched();
+        }
+    });
     outcome.map_err(|error| explain(tools.explain(error, live), live, lock_wait))?;
     let serial = if request.jobs.is_some() { ", and not in parallel" } else { "" };
     let mut notes =

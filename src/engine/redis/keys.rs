@@ -8,6 +8,7 @@
 //! what a killed one has left. Each restore's mark is its own, and the transaction is one only while all marks stand: what
 //! another has cleared is never exchanged.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct Load<'a> {
     pub cx: &'a Cx,
     /// What tells this restore from others in its marks.
     pub token: &'a str,
+    /// Whether the live data may have changed.
+    pub touched: Cell<bool>,
 }
 
 /// How many databases the server has. One that does not show its settings tells it by what it selects.
@@ -136,6 +139,7 @@ impl Load<'_> {
         self.load(&pairs, true).map_err(|error| self.undo(&free, error))?;
         self.cx.world.cancel.check().map_err(|error| self.undo(&free, error))?;
         let cx = for_cleanup(self.cx, super::CLEANUP);
+        self.touched.set(true);
         self.swap(&pairs, facts, &cx)?;
         let marks = self.marks(&free, OLD);
         let cleared = patiently(&cx, is_cut, || clear(self.tools, self.client, &marks, &cx));
@@ -347,6 +351,7 @@ impl Load<'_> {
             let silent = || Error::new(Kind::Tool, "the server has not exchanged its databases");
             let error = outcome.err().unwrap_or_else(silent);
             let refused = !error.tail.is_empty() && !is_cut(&error);
+            self.touched.set(!refused);
             let error = self.taken_away(error);
             return Err(if refused { self.undo(&scratches, error) } else { self.leave(pairs, error) });
         }
@@ -356,6 +361,7 @@ impl Load<'_> {
             })?;
         if with_functions && there != self.spool.contents.functions {
             self.swap_back(pairs, old_functions, cx)?;
+            self.touched.set(false);
             let error = Error::new(Kind::Tool, "the server does not take the backup's functions").hint(
                 "FUNCTION RESTORE fails for them: are they for another version or engine? look at the server's log",
             );

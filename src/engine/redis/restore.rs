@@ -4,6 +4,7 @@
 //! The order is the promise: the whole stream is read, authenticated and checked before the server hears of it; what the
 //! server can't load or hold is refused; and the new data takes the place of the old in one step of the server's.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -53,7 +54,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         );
     }
     let token = cx.world.random_hex(8)?;
-    let load = Load { tools, client: &client, spool: &spool, cx, token: &token };
+    let load = Load { tools, client: &client, spool: &spool, cx, token: &token, touched: Cell::default() };
     if let Destination::Into(number) = &request.destination {
         request.begins(Step::Swap, &format!("loading key by key into the database {number}"), cx);
         let number: u64 = number.parse().map_err(|_| {
@@ -68,7 +69,11 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         return Ok(Restored { counts: spool.contents.counts(), notes });
     }
     request.keep.as_ref().map_or(Ok(()), Keep::take)?;
-    notes.extend(in_place(&load, &facts, &mut changed, request.keep.is_some())?);
+    let placed = in_place(&load, &facts, &mut changed, request.keep.is_some());
+    if placed.is_err() && !load.touched.get() {
+        request.untouched();
+    }
+    notes.extend(placed?);
     let (mut found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
     // What was live before, and could not be cleared away, is no part of it.
     found.retain(|number, _| spool.contents.keys.contains_key(number));
@@ -168,8 +173,12 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: boo
             Step::Swap,
             "letting the server follow us: it loads the backup beside its data, and exchanges them at once",
         );
+        load.touched.set(true);
         replicate::replicate(tools, client, spool, ip, changed, cx)
     });
+    if matches!(outcome, Err(Failure::NoWay(_))) {
+        load.touched.set(false);
+    }
     match outcome {
         Ok(loaded) => {
             let functions = server::functions(tools, client, &loaded, cx).unwrap_or(spool.contents.functions);
@@ -204,7 +213,7 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: boo
 /// Loads the backup into a server of our own and counts what it has then.
 fn practise(tools: &Tools, client: &Tool, spool: &Spool, request: &Request, cx: &Cx) -> Result<Restored> {
     let private = drill::start(tools, client, spool, cx)?;
-    let load = Load { tools: &private.tools, client, spool, cx, token: "drill" };
+    let load = Load { tools: &private.tools, client, spool, cx, token: "drill", touched: Cell::default() };
     if tools.toolbox.runs_elsewhere() {
         load.into_own()?;
     } else {

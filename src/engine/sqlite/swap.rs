@@ -82,16 +82,21 @@ pub(super) fn into_live(
     let mut db = live.db;
     let copied = snapshot::copy_pages(&copy, &mut db, &what, &guard);
     drop(db);
-    copied.inspect_err(|_| roll_back(path, cx))?;
+    copied.inspect_err(|_| {
+        if roll_back(path, cx) {
+            keep.iter().for_each(|keep| keep.untouched());
+        }
+    })?;
     notes.extend(afterwards(path, becomes_wal, &guard)?);
     Ok(notes)
 }
 
 /// After a copy that failed: on a full disk SQLite leaves the journal as it is, and what stood comes back when the next one
-/// opens the database to write. That is done here, for others may only read, and the journal takes room.
-fn roll_back(path: &Path, cx: &Cx) {
+/// opens the database to write. That is done here, for others may only read, and the journal takes room. Whether what stood
+/// stands again.
+fn roll_back(path: &Path, cx: &Cx) -> bool {
     let guard = Guard::new(&for_cleanup(cx, CLEANUP));
-    drop(connect::live(path, &guard).and_then(|db| connect::begin_reading(&db)));
+    connect::live(path, &guard).and_then(|db| connect::begin_reading(&db)).is_ok()
 }
 
 /// A copy of the image with pages of another size. `VACUUM INTO` keeps rowids, and writes where it is told to, where a
