@@ -24,6 +24,8 @@ use crate::process::{self, DumpReader, Invocation, RestoreWriter};
 
 /// How much of the SQL is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
+/// How psql's message ends when a statement was refused: the connection was good to the end.
+const SCRIPT_FAILED: &str = "failed with exit status 3";
 /// How long a lock of somebody else's is waited for.
 pub const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// Within how many bytes of its script `pg_restore` says how it is to be run.
@@ -124,6 +126,7 @@ pub fn restore(
     let mut psql = spawned.inspect_err(|_| request.untouched())?;
     let begin = begin(live, lock_wait);
     let outcome = feed(&mut psql, &begin, &script, [archive.counts(), &request.expected], cx);
+    let commits = outcome.is_ok();
     let outcome = match outcome {
         Ok(()) => psql.finish().map(drop).map_err(|error| match is_cut(&error) {
             true => error.hint(format!(
@@ -136,9 +139,9 @@ pub fn restore(
             Err(error)
         }
     };
-    // Without its COMMIT the transaction is none.
     let outcome = outcome.inspect_err(|error| {
-        if !is_cut(error) && !error.is_stopped() {
+        // Without its COMMIT the transaction is none; and psql says so when that was refused, or something before it.
+        if !commits || error.message.ends_with(SCRIPT_FAILED) {
             request.untouched();
         }
     });
