@@ -131,15 +131,7 @@ fn an_undo_that_failed_is_done_again() {
     // What stands can be read and kept, but not be replaced.
     let writer = rusqlite::Connection::open(&shop.path).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut command = way.sandbox.command(&["-q", "restore", "shop", "--undo"]).into_command();
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let began = Instant::now();
-    let folder = way.sandbox.data_dir().join("previous/host/shop");
-    let names = || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-    let whole = || names().filter(|name| name.to_string_lossy().ends_with(".manifest.json")).count();
-    while whole() < 2 && began.elapsed() < Duration::from_secs(120) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut child = begins_and_waits(&way, "--undo", 2);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(way.dumps(), 2, "the newer one is of what stands");
@@ -151,8 +143,8 @@ fn an_undo_that_failed_is_done_again() {
 }
 
 /// Begins a restore that can keep what stands, but not replace it, and waits until that is kept.
-fn begins_and_waits(way: &Way<'_>, kept: usize) -> std::process::Child {
-    let mut command = way.sandbox.command(&["-q", "restore", "shop", "--latest"]).into_command();
+fn begins_and_waits(way: &Way<'_>, which: &str, kept: usize) -> std::process::Child {
+    let mut command = way.sandbox.command(&["-q", "restore", "shop", which]).into_command();
     let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
     let folder = way.sandbox.data_dir().join("previous/host/shop");
@@ -174,7 +166,7 @@ fn a_restore_that_fails_and_changes_nothing_leaves_what_is_kept() {
     let (restored, kept) = (shop.all(), way.kept());
     let writer = rusqlite::Connection::open(&shop.path).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut child = begins_and_waits(&way, 2);
+    let mut child = begins_and_waits(&way, "--latest", 2);
     // By a signal, while it waits for the lock.
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -197,7 +189,7 @@ fn what_was_kept_before_a_restore_that_did_not_end_can_be_put_back_by_its_time()
     let second = shop.all();
     let writer = rusqlite::Connection::open(&shop.path).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut child = begins_and_waits(&way, 2);
+    let mut child = begins_and_waits(&way, "--latest", 2);
     child.kill().unwrap();
     child.wait().unwrap();
     drop(writer);
