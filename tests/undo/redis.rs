@@ -53,3 +53,20 @@ fn valkey_there_and_back() {
 fn redis_killed() {
     crate::killed(&Shop::new(Which::Valkey8), 5);
 }
+
+#[test]
+fn a_restore_that_is_refused_for_want_of_memory_leaves_what_is_kept() {
+    let shop = Shop::new(Which::Redis8);
+    let way = crate::Way::new(&shop, "");
+    shop.change();
+    let changed = shop.all();
+    way.restore();
+    let (restored, kept) = (shop.all(), way.kept());
+    shop.0.cli(&["CONFIG", "SET", "maxmemory", "100kb"]);
+    let said = way.sandbox.command(&["restore", "shop", "--latest"]).exits(13).stderr_any().run().stderr;
+    assert!(said.contains("keeping shop as it is") && said.contains("maxmemory"), "{said}");
+    shop.0.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!((shop.all(), way.kept()), (restored, kept));
+    way.undo();
+    assert_eq!(shop.all(), changed);
+}
