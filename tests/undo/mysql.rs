@@ -138,3 +138,32 @@ fn mariadb_killed() {
 fn mysql_killed() {
     crate::killed(&Shop::new(false), 5);
 }
+
+#[test]
+fn a_restore_that_waits_for_others_in_vain_leaves_what_is_kept() {
+    let shop = Shop::new(true);
+    let way = crate::Way::new(&shop, "");
+    shop.change();
+    let changed = shop.all();
+    way.restore();
+    let (restored, kept) = (shop.all(), way.kept());
+    // Who reads in a transaction lets nobody exchange the tables.
+    let mut reader = shop.client("mysql");
+    reader.args([&shop.name, "-e", "BEGIN; SELECT 1 FROM a LIMIT 1; SELECT SLEEP(600)"]);
+    let mut reader = reader.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let started = std::time::Instant::now();
+    while shop
+        .sql("mysql", "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP(600)%'")
+        .trim()
+        != "1"
+    {
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "nobody reads");
+    }
+    let said = way.sandbox.command(&["restore", "shop", "--latest"]).exits(13).stderr_any().run().stderr;
+    assert!(said.contains("keeping shop as it is") && said.contains("can't exchange the tables"), "{said}");
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    assert_eq!((shop.all(), way.kept()), (restored, kept));
+    way.undo();
+    assert_eq!(shop.all(), changed);
+}
