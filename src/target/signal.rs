@@ -72,11 +72,18 @@ mod tests {
     #[test]
     fn a_signal_is_heard_while_another_holds_a_lock() {
         let (mutex, world) = (Mutex::new(1), World::system());
-        let held = lock(&mutex, &world).unwrap();
-        assert_eq!(*held, 1);
         world.cancel.stop(15);
-        assert!(lock(&mutex, &world).unwrap_err().is_stopped());
-        drop(held);
+        let (held, wait) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let guard = mutex.lock().unwrap();
+                held.send(()).unwrap();
+                std::thread::sleep(Duration::from_secs(2));
+                drop(guard);
+            });
+            wait.recv().unwrap();
+            assert!(lock(&mutex, &world).unwrap_err().is_stopped());
+        });
         assert_eq!(*lock(&mutex, &world).unwrap(), 1, "who need not wait is not disturbed");
     }
 }
