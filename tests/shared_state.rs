@@ -903,7 +903,8 @@ impl Storm {
         if self.hosts[number].1.is_some() {
             return;
         }
-        if self.pick(2) == 0 {
+        // The first one kills: few steps may end before there is another.
+        if self.counts.kills == 0 || self.pick(2) == 0 {
             let child = &mut self.hosts[number].0;
             child.kill().unwrap();
             child.wait().unwrap();
@@ -928,10 +929,39 @@ impl Storm {
                 return;
             }
             assert!(since.elapsed() < Duration::from_secs(600), "{id}: {there} of {jobs} are published");
-            if strikes {
-                self.strike(test);
+            if !strikes {
+                // Only wakes.
+                self.next = Instant::now() + Duration::from_secs(9);
             }
+            self.strike(test);
             std::thread::sleep(Duration::from_millis(150));
+        }
+    }
+
+    /// Until all stand again, and every job's record says that this slot is done and nobody has it in hand. A host that was
+    /// killed when it had found the slot done by another leaves its lease, which nobody needs: it is over.
+    fn until_settled(&mut self, test: &str, jobs: usize, last: DateTime<Utc>) {
+        let since = Instant::now();
+        let mut seen = vec![(Value::Null, since); jobs];
+        let settled = |bucket: &Bucket, job: usize, (before, when): &mut (Value, Instant)| {
+            let document = record(bucket, &format!("j{job}"));
+            if document != *before {
+                (*before, *when) = (document.clone(), Instant::now());
+            }
+            let is_free = document["lease"].is_null() || when.elapsed() > Duration::from_secs(20);
+            is_free && document["past"]["settled"].as_str().and_then(|text| text.parse().ok()) == Some(last)
+        };
+        loop {
+            let open: Vec<usize> = (0..jobs).filter(|job| !settled(&self.bucket, *job, &mut seen[*job])).collect();
+            if open.is_empty() && self.hosts.iter().all(|(_, until)| until.is_none()) {
+                return;
+            }
+            let records: Vec<&Value> = open.iter().map(|job| &seen[*job].0).collect();
+            assert!(since.elapsed() < Duration::from_secs(300), "the state never says that all is done: {records:#?}");
+            // Only wakes.
+            self.next = Instant::now() + Duration::from_secs(9);
+            self.strike(test);
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -970,27 +1000,15 @@ fn storm(test: &str, hosts: usize, jobs: usize, steps: usize) {
         std::thread::sleep(Duration::from_millis(50));
     }
     let mut ids = Vec::new();
-    for step in 0..steps {
+    // The last one comes in calm weather: what the strikes have left half done keeps nobody from it.
+    for step in 0..=steps {
         let slot = first + TimeDelta::hours(i64::try_from(step).unwrap());
         let id = slot.format("/%Y%m%dT%H%M%SZ-").to_string();
         set_clock(&storm.sandbox.path(""), slot + TimeDelta::seconds(1));
-        storm.until_published(test, &id, jobs, true);
+        storm.until_published(test, &id, jobs, step < steps);
         ids.push(id);
     }
-    // What the last strikes left half done is settled when the leases are over.
-    let since = Instant::now();
-    let last = first + TimeDelta::hours(i64::try_from(steps - 1).unwrap());
-    let settled = |bucket: &Bucket, job: usize| {
-        let document = record(bucket, &format!("j{job}"));
-        document["lease"].is_null()
-            && document["past"]["settled"].as_str().and_then(|text| text.parse().ok()) == Some(last)
-    };
-    while storm.hosts.iter().any(|(_, until)| until.is_some()) || (0..jobs).any(|job| !settled(&storm.bucket, job)) {
-        assert!(since.elapsed() < Duration::from_secs(300), "the state never says that all is done");
-        storm.next = Instant::now() + Duration::from_secs(9);
-        storm.strike(test);
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    storm.until_settled(test, jobs, first + TimeDelta::hours(i64::try_from(steps).unwrap()));
     storm.end();
     judge(&mut storm, hosts, jobs, &ids);
     println!("{hosts} hosts: {:?} in {:.0} s", storm.counts, now.elapsed().as_secs_f64());
@@ -1002,13 +1020,14 @@ fn judge(storm: &mut Storm, hosts: usize, jobs: usize, ids: &[String]) {
     let (all, published) = (storm.bucket.keys(), manifests(&storm.bucket));
     storm.counts.slots = published.len();
     assert_eq!(published.len(), jobs * ids.len(), "each slot has one backup, and there is no other");
-    let mut named = BTreeMap::<String, usize>::new();
+    let (mut named, mut created) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, Value>::new());
     for key in &published {
         let manifest: Value = serde_json::from_slice(&storm.bucket.get(key)).unwrap();
         let signed: Value = serde_json::from_str(manifest["signed"].as_str().unwrap()).unwrap();
         let object = signed["object"].as_str().unwrap().to_owned();
         assert!(all.contains(&object), "{key} names {object}, which is not there");
         assert!(named.insert(object, 0).is_none());
+        created.insert(signed["id"].as_str().unwrap().to_owned(), signed["created"].clone());
     }
     let objects = all.iter().filter(|key| name::parse(&ObjectKey::new(key.as_str()).unwrap()).is_some());
     storm.counts.leftovers = objects.count() - 2 * published.len();
@@ -1023,8 +1042,10 @@ fn judge(storm: &mut Storm, hosts: usize, jobs: usize, ids: &[String]) {
                 if target["stored"] == true {
                     *stored.entry(job["id"].as_str().unwrap().to_owned()).or_default() += 1;
                 }
-                storm.counts.dumped_for_nothing +=
-                    usize::from(target["was_there"] == true && job["dump_bytes"].is_u64());
+                // One that finds it before it dumps tells when that one was made.
+                let made = job["id"].as_str().and_then(|id| created.get(id));
+                let is_another = job["created"].is_string() && made.is_some_and(|made| *made != job["created"]);
+                storm.counts.dumped_for_nothing += usize::from(target["was_there"] == true && is_another);
                 storm.counts.lost_leases += usize::from(job["error"]["kind"] == "locked");
             }
         }

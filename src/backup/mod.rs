@@ -156,7 +156,15 @@ pub fn run(app: &App, order: &Order<'_>) -> JobReport {
     let mut report = JobReport::new(order);
     let cx = app.within(order.job.timeout);
     notify::job_begins(app, order.job);
-    if let Err(error) = begin(app, order).and_then(|()| with_hooks(app, order, &cx, &mut report)) {
+    let ended = begin(app, order).and_then(|unnoted| {
+        if let Some(unnoted) = &unnoted {
+            app.cx.report.warn(&format!("job {}: {unnoted}", order.job.name));
+        }
+        let ended = with_hooks(app, order, &cx, &mut report);
+        report.warnings.extend(unnoted);
+        ended
+    });
+    if let Err(error) = ended {
         report.error = Some(error.while_doing(format!("job {}", order.job.name)));
     }
     report.duration_ms = millis(clock.monotonic().saturating_sub(started));
@@ -187,14 +195,23 @@ fn with_hooks(app: &App, order: &Order<'_>, cx: &Cx, report: &mut JobReport) -> 
 
 /// Writes down that the run has begun, so that one that is killed is noticed. A job that a run by hand makes known has a
 /// past that only its targets know: they are asked before its slots are decided on.
-fn begin(app: &App, order: &Order<'_>) -> Result<()> {
+///
+/// A full disk here must not keep the backup from places elsewhere: gives what could not be written. If that is still so
+/// at the end, the run has failed; the slot then stays due, and its manifests keep it from being dumped again.
+fn begin(app: &App, order: &Order<'_>) -> Result<Option<String>> {
     let now = app.cx.world.clock.now();
-    app.store()?.update(&order.job.name, &app.cx.report, &mut |state| {
+    let noted = app.store()?.update(&order.job.name, &app.cx.report, &mut |state| {
         let unasked = order.slot.is_none() && !state.jobs.contains_key(&order.job.name);
         let past = state.seen(&order.job.name, now, &order.job.cron);
         past.unasked |= unasked;
         past.began(order.slot, now);
-    })
+    });
+    match noted {
+        Ok(()) => Ok(None),
+        // What becomes of a file of ours; what becomes of a record that hosts share has another kind.
+        Err(error) if error.kind == Kind::Other => Ok(Some(format!("can't note that it begins: {error}"))),
+        Err(error) => Err(error),
+    }
 }
 
 /// Puts the outcome into the state. A run that was stopped by a signal, or has lost its lease, counts as not made.

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::common::tool;
 use crate::disk::Disks;
-use crate::{Bench, Way, lines};
+use crate::{Bench, Way, has, lines};
 
 /// A database in a file that may be on a small disk, where only those see it who are there.
 pub struct File<'a> {
@@ -96,4 +98,39 @@ fn a_disk_that_is_full_under_what_is_unpacked() {
     disks.make_room("ours");
     way.restores();
     assert_eq!(file.rows(), "3000");
+}
+
+#[test]
+fn a_full_disk_of_ours_keeps_no_backup_from_the_targets() {
+    let disks = Disks::new(&[("ours", "1m")]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = File::with(folder.path().join("shop.db"), None, 10);
+    let way = Way::on(&file, Some((&disks, "ours")));
+    way.does(&["schedule-check"]);
+    let path = disks.seen("ours").join("state.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    state["jobs"]["shop@local"]["first_seen"] = "2020-01-01T00:00:00Z".into();
+    std::fs::write(&path, state.to_string()).unwrap();
+    disks.leave("ours", 0);
+
+    let run = |code| -> Value {
+        let outcome = way.runs(&["--json", "schedule-check"], code);
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
+    };
+    let first = &run(1)["jobs"][0];
+    assert_eq!(first["targets"][0]["stored"], true, "{first}");
+    let warning = first["warnings"][0].as_str().unwrap();
+    has(warning, &["can't note that it begins: can't write ", "state.json", ": no space left"]);
+    let error = &first["error"];
+    has(error["message"].as_str().unwrap(), &["state.json", ": no space left"]);
+    has(error["hint"].as_str().unwrap(), &["make room there"]);
+    // Nothing knows of it but the target, and that is enough: what is gone can't be dumped again.
+    std::fs::remove_file(&file.path).unwrap();
+    let second = &run(1)["jobs"][0];
+    assert_eq!((&second["targets"][0]["was_there"], &second["id"]), (&true.into(), &first["id"]), "{second}");
+
+    disks.make_room("ours");
+    assert_eq!(run(0)["jobs"][0]["targets"][0]["was_there"], true);
+    assert_eq!(run(0)["idle"], true);
+    way.does(&["status"]);
 }
