@@ -267,7 +267,7 @@ impl Client {
             builder = builder.try_header(name, value.clone()).map_err(Trouble::from_client)?;
         }
         builder = builder.try_header("user-agent", USER_AGENT).map_err(Trouble::from_client)?;
-        let waiting = line::start(builder)?;
+        let waiting = line::start(builder, &feed)?;
         feed.send(request.body, &self.world.cancel, &self.moved)?;
         let answer = waiting.answer(&self.world.cancel)?;
         self.moved.fetch_add(1, Ordering::Relaxed);
