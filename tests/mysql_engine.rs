@@ -32,6 +32,8 @@ mod cutter;
 mod session;
 #[path = "mysql/told.rs"]
 mod told;
+#[path = "mysql/unfinished.rs"]
+mod unfinished;
 
 use alike::names_that_schema_and_table_share_are_told_apart;
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
@@ -41,6 +43,9 @@ use told::{
     a_part_of_a_database_never_takes_the_place_of_the_whole, a_role_gives_what_it_gives_while_it_is_active,
     a_schema_that_is_whole_is_dumped_whatever_was_not_said, an_empty_database_and_a_replica_are_told,
     what_is_only_to_be_dropped_stops_no_backup,
+};
+use unfinished::{
+    what_could_not_be_finished_is_never_put_to_the_next, what_could_not_be_finished_is_told_until_another_stands,
 };
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -381,6 +386,8 @@ on_both!(
     a_schema_that_is_whole_is_dumped_whatever_was_not_said,
     a_look_at_what_was_left_can_be_ended,
     names_that_schema_and_table_share_are_told_apart,
+    what_could_not_be_finished_is_told_until_another_stands,
+    what_could_not_be_finished_is_never_put_to_the_next,
 );
 
 fn data_that_hurts_comes_back_the_same(server: Server) {
@@ -933,35 +940,12 @@ fn a_swap_left_half_way_is_finished(server: Server) {
     let db = Database::small(server, "half", true);
     let (bytes, findings) = db.backup();
     let restored = db.all();
-    let folder = tempfile::tempdir().unwrap();
-    let real = db.server.tools.as_ref().map_or("mysql".to_owned(), |folder| folder.join("mysql").display().to_string());
-    let client = if db.server.maria { "mariadb" } else { "mysql" };
     let mut refused = [0, 0];
-    // A client that passes only so many statements of the exchange on, and then says that it has failed; and so do all
-    // after it.
     // The last one passes all of the exchange on, and nothing of what comes after the tables.
     for keep in (2..14).chain([200]) {
         db.sql("INSERT INTO b VALUES (4); CREATE VIEW more AS SELECT i FROM a; CREATE TABLE more_t (i INT)");
         let changed = db.all();
-        script(
-            &folder.path().join(client),
-            &format!(
-                "case \"$1\" in --version) exec {real} --version;; esac\n\n\
-                 [ -e {dir}/dead ] && exit 1\n\
-                 read -r first\n\
-                 case \"$first\" in 'SET SESSION sql_mode'*) ;; *) {{ printf '%s\\n' \"$first\"; cat; }} | {real} \"$@\"; exit $?;; esac\n\
-                 read -r second; read -r third; read -r lock\n\
-                 case \"$lock\" in *GET_LOCK\\(\\'voxeltron-swap*) ;; *) {{ printf '%s\\n' \"$first\" \"$second\" \"$third\" \"$lock\"; cat; }} | {real} \"$@\"; exit $?;; esac\n\
-                 touch {dir}/dead\n\
-                 {{ printf '%s\\n' \"$first\" \"$second\" \"$third\" \"$lock\"; head -n {keep}; }} | {real} \"$@\"; exit 1",
-                dir = folder.path().display()
-            ),
-        );
-        let engine = open(Settings { tools_dir: Some(folder.path().into()), ..settings(&db.server, &db.name) });
-        let request = Request::new(Destination::InPlace, findings.counts.clone());
-        let error = engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &hasty_cx()).expect_err("it dies");
-        assert_eq!(error.kind, Kind::Tool);
-        std::fs::remove_file(folder.path().join("dead")).unwrap();
+        unfinished::dies(&db, &bytes, keep, "none");
         let shown = db.sql("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('a', 'b')");
         assert!(shown == "0" || shown == "2", "{shown} tables, kept {keep}");
         // What is neither old nor new is no backup.

@@ -214,6 +214,12 @@ pub trait Engine: Send + Sync {
         self.partial()
     }
 
+    /// The same database for a dump of what a restore at work is about to replace, where that takes what is no backup; else
+    /// it is taken as any other.
+    fn for_keeping(&self) -> Option<Arc<dyn Engine>> {
+        None
+    }
+
     /// The steps of a restore with their exact commands, secrets left out, for `--dry-run`.
     fn plan(&self, destination: &Destination) -> Vec<String>;
 

@@ -342,7 +342,9 @@ impl Aside for Shelf {
         }
         self.app.cx.begins(Step::Keep, &format!("keeping {} as it is, so that it can be put back", self.database));
         let id = BackupId::new(at, ASIDE);
-        backup::keep(&self.app, &self.job()?, id, &self.opened, &self.aside()).map_err(|error| self.cannot(error))
+        let engine = self.opened.engine.for_keeping().unwrap_or_else(|| Arc::clone(&self.opened.engine));
+        let opened = Opened { kind: self.opened.kind, engine };
+        backup::keep(&self.app, &self.job()?, id, &opened, &self.aside()).map_err(|error| self.cannot(error))
     }
 
     fn untouched(&self, at: DateTime<Utc>) {

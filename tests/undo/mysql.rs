@@ -167,3 +167,43 @@ fn a_restore_that_waits_for_others_in_vain_leaves_what_is_kept() {
     way.undo();
     assert_eq!(shop.all(), changed);
 }
+
+/// What a restore left without its code is no backup; but the next one keeps it, and takes its place.
+#[test]
+fn a_schema_that_was_left_without_its_code_is_kept() {
+    let shop = Shop::new(true);
+    let first = shop.all();
+    let way = crate::Way::new(&shop, "");
+    shop.change();
+    shop.sql(&shop.name, "DROP VIEW v");
+    // A client that does all of the exchange and nothing after it; one that loads nothing.
+    let client = |first: &str| {
+        let begins = "[ \"$1\" = --version ] && exec mariadb --version\n[ -e \"$0.dead\" ] && exit 1\nread -r a";
+        let ends = "{ printf '%s\\n' \"$a\" \"$b\" \"$c\" \"$d\"; cat; } | mariadb \"$@\"";
+        way.sandbox.fake_tool("mariadb-dump", "exec mariadb-dump \"$@\"");
+        let folder = way.sandbox.fake_tool("mariadb", &format!("{begins}\n{first}\n{ends}"));
+        way.configure(&format!("tools_dir = {}", serde_json::Value::from(shown(&folder))));
+        way.sandbox.command(&["restore", "shop", "--latest"]).exits(13).stderr_any().run();
+    };
+    client(
+        "case \"$a\" in 'SET SESSION sql_mode'*) read -r b; read -r c; read -r d;; *) { printf '%s\\n' \"$a\"; cat; } | mariadb \"$@\"; exit;; esac\n\
+         case \"$d\" in *\"GET_LOCK('voxeltron-swap\"*) if read -r e; then touch \"$0.dead\"; { printf '%s\\n' \"$a\" \"$b\" \"$c\" \"$d\" \"$e\"; cat; } | mariadb \"$@\"; exit 1; fi;; esac",
+    );
+    // Another takes the name of the view that is yet to be made.
+    shop.sql(&shop.name, "CREATE TABLE v (taken INT)");
+    std::fs::remove_file(way.sandbox.path("tools/mariadb.dead")).unwrap();
+    client("case \"$a\" in 'SET SESSION'*) ;; *) exit 1;; esac");
+    way.configure("");
+    for args in [&["run-job", "shop"][..], &["check"]] {
+        let told = way.sandbox.command(args).exits(13).stdout_any().stderr_any().run();
+        assert!((told.stdout + &told.stderr).contains("not all of it is there"), "{args:?}: {}", told.stderr);
+    }
+    let (stood, kept) = (shop.all(), way.kept().len());
+    let said = way.restore();
+    assert!(said.contains("could not be finished") && said.contains("is kept as it is: without what"), "{said}");
+    crate::same(&shop.all(), &first);
+    assert_eq!(way.kept().len(), kept + 1, "what was there before the one that did not end stays, too");
+    way.quietly(&["run-job", "shop"]);
+    way.undo();
+    crate::same(&shop.all(), &stood);
+}

@@ -13,20 +13,22 @@ use crate::engine::Cx;
 use crate::engine::tools::patiently;
 use crate::error::Result;
 
+/// What a look at leftovers has come to.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// What was done, and what could not be.
+    pub notes: Vec<String>,
+    /// Whose tables stand, but not all of whose code: until another swap begins, their records say so.
+    pub unfinished: Vec<Names>,
+}
+
 /// Finishes the swap of a dead restore of the same schema, and drops what others have left; says what it has done. What
 /// isn't ours by name and mark stays.
 ///
 /// # Errors
 /// [`Kind::Tool`] when the server can't be asked, or a swap that is half-way can't be finished.
-pub fn sweep(
-    tools: &Tools,
-    client: &Tool,
-    mine: &Names,
-    schemas: &[String],
-    in_place: bool,
-    cx: &Cx,
-) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+pub fn sweep(tools: &Tools, client: &Tool, mine: &Names, schemas: &[String], in_place: bool, cx: &Cx) -> Result<Swept> {
+    let Swept { mut notes, mut unfinished } = Swept::default();
     for schema in schemas {
         let Some(names) = Names::of_scratch(&mine.target, schema).filter(|names| names != mine) else { continue };
         if !is_ours(tools, client, &names, cx)? || !server::is_dead(tools, client, &names.hex, cx)? {
@@ -45,25 +47,39 @@ pub fn sweep(
         } else if in_place {
             swap.exchange()?;
             if let Err(error) = swap.finish() {
-                // The tables stand, and what could not be made is about to be replaced.
+                // The tables stand, and what could not be made is about to be replaced. Should it come to nothing, what is
+                // there still lacks it: so only the tables go that want room.
+                swap.clear_replaced()?;
                 notes.push(format!("an interrupted restore could not be finished: {error}"));
+                unfinished.push(names);
+                continue;
             }
             swap.clear()?;
             notes.push("finished a restore that had been interrupted".to_owned());
         }
     }
-    Ok(notes)
+    Ok(Swept { notes, unfinished })
 }
 
 /// Whether a swap has been left half-way, or is at work: the schema then shows tables under names of ours, or lacks views,
-/// routines and events. Says what ends that.
+/// routines and events. Says what ends that. What is `replaced` at once may lack them.
 ///
 /// # Errors
 /// [`Kind::Tool`] when the server can't be asked.
-pub fn half_way(tools: &Tools, client: &Tool, target: &str, live: &Facts, cx: &Cx) -> Result<Option<String>> {
+pub fn half_way(
+    tools: &Tools,
+    client: &Tool,
+    target: &str,
+    live: &Facts,
+    replaced: bool,
+    cx: &Cx,
+) -> Result<Option<String>> {
     let mend = format!("restore {} again: it finishes that one first", tools.toolbox.configured);
     if live.tables.iter().any(|(name, _)| Names::is_passing(name)) {
         return Ok(Some(mend));
+    }
+    if replaced {
+        return Ok(None);
     }
     for names in live.schemas.iter().filter_map(|schema| Names::of_scratch(target, schema)) {
         if is_ours(tools, client, &names, cx)?

@@ -9,6 +9,7 @@
 //! and [`leftovers`] what it leaves and clears away, [`image`] what its containers look like.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use self::grants::Grants;
 use self::names::Names;
@@ -60,13 +61,15 @@ fn open(settings: Settings) -> Result<Box<dyn Engine>> {
         Place::parse(&settings.url)
     };
     let place = checked().map_err(|error| error.while_doing(format!("[databases.{name}]")))?;
-    Ok(Box::new(MySql { tools: Tools::new(settings, place) }))
+    Ok(Box::new(MySql { tools: Tools::new(settings, place), replaced: false }))
 }
 
 /// One schema of a MySQL or MariaDB server.
 #[derive(Debug)]
 struct MySql {
     tools: Tools,
+    /// Whether a restore that is loaded replaces it at once: what one before left without its code is kept as it is.
+    replaced: bool,
 }
 
 impl MySql {
@@ -103,7 +106,8 @@ impl MySql {
             let hint = format!("mend [databases.{}] url, or restore it from a backup", self.tools.toolbox.configured);
             return Err(Error::new(Kind::Tool, why).hint(hint));
         }
-        if let Some(mend) = leftovers::half_way(&self.tools, &client, &self.tools.place.database, &facts, cx)? {
+        let database = &self.tools.place.database;
+        if let Some(mend) = leftovers::half_way(&self.tools, &client, database, &facts, self.replaced, cx)? {
             let why = "a restore was interrupted, or is at work, while tables and code took their places: not all of it is there";
             return Err(Error::new(Kind::Tool, why).hint(mend));
         }
@@ -200,6 +204,10 @@ impl Engine for MySql {
         let (tools, place) = (self.tools.clone(), self.describe());
         let explain = move |error| tools.explain(error).while_doing(&place);
         Ok(Dump { stream: Box::new(Explained::new(reader, explain)), counts: Default::default() })
+    }
+
+    fn for_keeping(&self) -> Option<Arc<dyn Engine>> {
+        Some(Arc::new(Self { tools: self.tools.clone(), replaced: true }))
     }
 
     fn partial(&self) -> Option<String> {

@@ -51,6 +51,11 @@ impl Names {
         format!("__vx_swap_{}", self.hex)
     }
 
+    /// What that is called until it is whole, and again when there is nothing more to be done.
+    pub fn draft(&self) -> String {
+        format!("__vx_tmp_{}", self.hex)
+    }
+
     /// What a live table is called on its way out.
     pub fn out(&self, at: usize) -> String {
         format!("__vxo_{}_{at}", self.hex)
@@ -74,7 +79,7 @@ impl Names {
 
     /// Whether a table of the scratch is the restore's own.
     pub fn is_ours(&self, table: &str) -> bool {
-        table == self.mark() || table == self.record() || table == format!("__vx_tmp_{}", self.hex)
+        table == self.mark() || table == self.record() || table == self.draft()
     }
 }
 

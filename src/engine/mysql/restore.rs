@@ -41,6 +41,8 @@ struct Restore<'a> {
     names: Names,
     script: Script,
     notes: Vec<String>,
+    /// What the sweep could not finish: it stands until this one takes its place.
+    unfinished: Vec<Names>,
 }
 
 /// Restores `dump` as `request` says.
@@ -61,7 +63,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         client = tools.tool(&["mysql", "mariadb"], cx)?;
     }
     let names = Names::new(target, &cx.world.random_hex(4)?);
-    let mut this = Restore { tools, client, cx, facts, names, script, notes: Vec::new() };
+    let mut this = Restore { tools, client, cx, facts, names, script, notes: Vec::new(), unfinished: Vec::new() };
     this.check(&request.destination)?;
     request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let held = this.names.clone();
@@ -72,7 +74,8 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         (!matches!(request.destination, Destination::Drill)).then_some(target),
         cx,
     )?;
-    this.notes.extend(leftovers::sweep(tools, &this.client, &this.names, &this.facts.schemas, in_place, cx)?);
+    let swept = leftovers::sweep(tools, &this.client, &this.names, &this.facts.schemas, in_place, cx)?;
+    (this.notes, this.unfinished) = (swept.notes, swept.unfinished);
     this.facts = server::ask(tools, &this.client, target, cx)?;
     let mut scratch = this.create()?;
     request.begins(Step::Load, &format!("loading into the schema {}", this.names.scratch), cx);
@@ -88,6 +91,9 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     } else {
         if let Some(keep) = request.keep.as_ref().filter(|_| in_place && this.facts.live.is_some()) {
             keep.take()?;
+            if !this.unfinished.is_empty() {
+                this.notes.push(format!("{target} is kept as it is: without what that restore had yet to make"));
+            }
         }
         cx.world.cancel.check().inspect_err(|_| request.untouched())?;
         request.begins(
@@ -365,6 +371,7 @@ impl<'a> Restore<'a> {
         let made = self.facts.live.is_none();
         let copy = matches!(request.destination, Destination::Into(_));
         let mut swap = Swap::new(self.tools, &self.client, self.cx, self.names.clone(), record);
+        swap.unfinished.clone_from(&self.unfinished);
         if made {
             let charset = swap.record.charset.clone();
             let sql = format!("CREATE DATABASE {} {charset};\n", ident(&self.names.target));

@@ -9,7 +9,9 @@
 //! names its tables, and they come back to their names with all of their rows at one stroke.
 //!
 //! What is to be done stands in a table of the scratch schema before the first step. Each step is one statement or can be
-//! done again, and the names tell which was the last: so whoever finds a swap half-way finishes it.
+//! done again, and the names tell which was the last: so whoever finds a swap half-way finishes it. One whose code can't be
+//! made stays half-way until the next begins: by the statement with which that one does, this one's table goes. So there are
+//! never two that have begun, and nobody puts the code of one to the tables of another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -85,6 +87,8 @@ pub struct Swap<'a> {
     pub names: Names,
     /// What is to be done.
     pub record: Record,
+    /// Those before it that could not be finished: it takes their place.
+    pub unfinished: Vec<Names>,
     /// Live views that are as the loaded ones, when last looked at.
     same: BTreeSet<String>,
     /// Live views that were invalid before the first step, if it was seen.
@@ -96,7 +100,7 @@ impl<'a> Swap<'a> {
     pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
         let mut cx = for_cleanup(cx);
         cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
-        Self { tools, client, cx, names, record, same: BTreeSet::new(), broken: None }
+        Self { tools, client, cx, names, record, unfinished: Vec::new(), same: BTreeSet::new(), broken: None }
     }
 
     /// Finds the swap that a dead restore has left, if it had come to one. As long as it looks it heeds signals and the deadline.
@@ -126,7 +130,7 @@ impl<'a> Swap<'a> {
     /// Writes down what is to be done. It is there whole or not at all.
     fn write_record(&self) -> Result<()> {
         let json = |error: serde_json::Error| Error::other(format!("can't write the record of a swap: {error}"));
-        let (tmp, record) = (format!("__vx_tmp_{}", self.names.hex), self.names.record());
+        let (tmp, record) = (self.names.draft(), self.names.record());
         let (tmp, record) = (table(&self.names.scratch, &tmp), table(&self.names.scratch, &record));
         let mut sql = format!(
             "CREATE DATABASE IF NOT EXISTS {old};\nDROP TABLE IF EXISTS {record}, {tmp};\n\
@@ -249,7 +253,7 @@ impl<'a> Swap<'a> {
     fn steps(&self, stage: Stage, live: &Facts, scratch: &Facts) -> Vec<u8> {
         let Names { target, scratch: from, old, .. } = &self.names;
         let mut sql = b"SET SESSION lock_wait_timeout = 5, SESSION foreign_key_checks = 0;\n".to_vec();
-        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut pairs = if stage == Stage::Untouched { self.spent(live) } else { Vec::new() };
         if stage == Stage::Untouched && self.is_plain(live, scratch) {
             pairs.extend(self.record.live.iter().map(|name| (table(target, name), table(old, name))));
             pairs.extend(self.record.tables.iter().map(|name| (table(from, name), table(target, name))));
@@ -258,9 +262,10 @@ impl<'a> Swap<'a> {
         }
         let live_out = |at: usize| table(target, &self.names.out(at));
         let new = |at: usize| table(target, &self.names.new_name(at));
-        if stage == Stage::Untouched {
+        // Without a table to go it begins when the first one comes.
+        if stage == Stage::Untouched && !self.record.live.is_empty() {
             let out = self.record.live.iter().enumerate().map(|(at, name)| (table(target, name), live_out(at)));
-            sql.extend(rename(&out.collect::<Vec<_>>()));
+            sql.extend(rename(&out.chain(std::mem::take(&mut pairs)).collect::<Vec<_>>()));
         }
         sql.extend(self.drop_views(live));
         for trigger in &live.triggers {
@@ -278,6 +283,12 @@ impl<'a> Swap<'a> {
         let named = self.record.tables.iter().enumerate().map(|(at, name)| (new(at), table(target, name)));
         sql.extend(rename(&named.collect::<Vec<_>>()));
         sql
+    }
+
+    /// The records that say no more once this one has begun. Whoever was told to drop one has dropped its schema.
+    fn spent(&self, live: &Facts) -> Vec<(String, String)> {
+        let there = self.unfinished.iter().filter(|names| live.schemas.contains(&names.scratch));
+        there.map(|it| (table(&it.scratch, &it.record()), table(&it.scratch, &it.draft()))).collect()
     }
 
     fn drop_views(&self, live: &Facts) -> Vec<u8> {
@@ -363,13 +374,26 @@ impl<'a> Swap<'a> {
         Ok(self.tools.rows::<u64>(self.client, &sql, &self.cx)?.first().is_some_and(|count| *count > 0))
     }
 
-    /// Drops the replaced tables and the scratch, the record last.
+    /// Drops the replaced tables and the scratch, the record last; before that what is left of those whose place it took.
     ///
     /// # Errors
     /// [`Kind::Tool`] when they can't be dropped.
     pub fn clear(&self) -> Result<()> {
-        let (old, scratch) = (ident(&self.names.old), ident(&self.names.scratch));
-        let sql = format!("DROP DATABASE IF EXISTS {old};\nDROP DATABASE IF EXISTS {scratch};\n");
+        let mut all: Vec<&str> = self.unfinished.iter().map(|names| names.scratch.as_str()).collect();
+        all.extend([self.names.old.as_str(), self.names.scratch.as_str()]);
+        self.drop_schemas(&all)
+    }
+
+    /// Drops the replaced tables alone.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when they can't be dropped.
+    pub fn clear_replaced(&self) -> Result<()> {
+        self.drop_schemas(&[&self.names.old])
+    }
+
+    fn drop_schemas(&self, names: &[&str]) -> Result<()> {
+        let sql: String = names.iter().map(|name| format!("DROP DATABASE IF EXISTS {};\n", ident(name))).collect();
         self.tools.run(self.client, None, sql.as_bytes(), &self.cx).map(drop)
     }
 }
