@@ -11,12 +11,18 @@ use std::time::Duration;
 use crate::secret::Secret;
 use crate::world::World;
 
-/// How much of a tool's standard error is kept, in bytes: the end of it.
-const TAIL_BYTES: usize = 8 * 1024;
+/// How much of a tool's standard error is kept, in bytes: the end of it, and what a tool repeats of a long statement.
+const TAIL_BYTES: usize = 64 * 1024;
 /// How many of its last lines are shown.
 pub(super) const TAIL_LINES: usize = 12;
 /// How long a shown line may be, in characters: a tool may echo rows of data.
 pub(super) const TAIL_LINE_CHARS: usize = 240;
+
+/// What `pg_restore` puts before the statement that failed. It repeats all of that: a password of a foreign server or of a
+/// subscription with it, or so many lines of a function that the reason is no longer among the last ones.
+const ECHO: &str = "Command was: ";
+/// What its next word begins with.
+const ECHO_ENDS: &str = "pg_restore: ";
 
 /// The end of a child's standard error, collected by a thread so that the child never blocks on it.
 #[derive(Debug)]
@@ -71,10 +77,26 @@ impl Tail {
         for secret in secrets.iter().map(Secret::expose).filter(|secret| secret.len() > 2) {
             text = text.replace(secret, "…");
         }
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<String> = without_echoes(&text).filter(|line| !line.trim().is_empty()).collect();
         let first = lines.len().saturating_sub(TAIL_LINES);
         lines.iter().skip(first).map(|line| shorten(line)).collect()
     }
+}
+
+/// The lines, and of each statement that is repeated only what sort of thing it makes.
+fn without_echoes(text: &str) -> impl Iterator<Item = String> + '_ {
+    let mut inside = false;
+    text.lines().filter_map(move |line| {
+        inside &= !line.starts_with(ECHO_ENDS);
+        if inside {
+            return None;
+        }
+        inside = line.starts_with(ECHO);
+        match line.find(['\'', '(', '$']).filter(|_| inside) {
+            Some(at) => Some(format!("{}…", line.get(..at).unwrap_or_default())),
+            None => Some(line.to_owned()),
+        }
+    })
 }
 
 fn keep(bytes: &Mutex<VecDeque<u8>>, more: &[u8]) {
@@ -138,6 +160,24 @@ fn shorten(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_that_is_repeated_gives_nothing_away() {
+        let said = "pg_restore: error: could not execute query: ERROR:  role \"fx\" does not exist\n\
+                    Command was: CREATE USER MAPPING FOR fx SERVER far OPTIONS (\n    password 'geheim'\n);\n\n\
+                    pg_restore: warning: errors ignored on restore: 1\n\
+                    Command was: CREATE SUBSCRIPTION s CONNECTION 'password=geheim'\nmore\n";
+        let lines: Vec<String> = without_echoes(said).collect();
+        assert_eq!(
+            lines,
+            [
+                "pg_restore: error: could not execute query: ERROR:  role \"fx\" does not exist",
+                "Command was: CREATE USER MAPPING FOR fx SERVER far OPTIONS …",
+                "pg_restore: warning: errors ignored on restore: 1",
+                "Command was: CREATE SUBSCRIPTION s CONNECTION …"
+            ]
+        );
+    }
 
     #[test]
     fn the_mark_is_found_however_the_stream_is_cut_and_is_none_of_the_words() {

@@ -108,6 +108,9 @@ GRANT SELECT (id) ON hen TO PUBLIC; COMMENT ON TABLE hen IS E'it''s \\ \n a hen'
 SELECT lo_from_bytea(70001, '\xdeadbeef'), lo_from_bytea(70002, ''); GRANT SELECT ON LARGE OBJECT 70001 TO PUBLIC;
 CREATE EXTENSION hstore SCHEMA public; CREATE TABLE public.with_ext (h hstore, c citext);
 INSERT INTO public.with_ext VALUES ('a=>"b\"c"', 'Ä');
+CREATE TABLE public.ev (i int, d date) PARTITION BY RANGE (d);
+CREATE TABLE public.ev_1 PARTITION OF public.ev FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+INSERT INTO public.ev VALUES (1, '2026-05-05');
 "#;
 
 /// What the backup doesn't hold, or holds otherwise.
@@ -119,6 +122,7 @@ CREATE VIEW public.later_v AS SELECT * FROM parted; CREATE TYPE public.later_e A
 CREATE FUNCTION public.later_f(later.t) RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT lo_create(70003), lo_unlink(70002);
 ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO PUBLIC; ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO PUBLIC;
 ALTER DEFAULT PRIVILEGES IN SCHEMA later GRANT SELECT ON TABLES TO PUBLIC; CREATE PUBLICATION later FOR TABLE later.t;
+CREATE TABLE public.later_ev (i int) PARTITION BY LIST (i); CREATE TABLE public.later_ev_1 PARTITION OF public.later_ev DEFAULT;
 "#;
 
 #[test]
@@ -200,15 +204,16 @@ fn a_transaction_that_fails_changes_nothing() {
         assert!(error.message.contains(what), "{error:?}");
     }
     // What others own can't be replaced, and is said before anything is read.
-    this.db.sql("CREATE TABLE theirs (i int); CREATE SCHEMA others;");
+    this.db.sql("CREATE TABLE theirs (i int); CREATE SCHEMA others; CREATE TABLE parts (i int) PARTITION BY LIST (i);");
     let error = this.fails_and_changes_nothing(Failing { inner: &*bytes, left: bytes.len() }, &findings.counts);
     let why = "can't replace what it does not own: ";
     assert!(error.message.contains(why) && error.message.contains("theirs of postgres"), "{error:?}");
+    assert!(error.message.contains("parts of postgres"), "{error:?}");
     assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("CREATEDB")), "{error:?}");
     let request = Request::new(Destination::InPlace, findings.counts.clone());
     let plan = this.engine().plan_for(&request, &cx());
     assert!(plan.len() == 1 && plan[0].contains("it will be refused") && plan[0].contains("theirs"), "{plan:?}");
-    this.db.sql("DROP TABLE theirs; DROP SCHEMA others;");
+    this.db.sql("DROP TABLE theirs, parts; DROP SCHEMA others;");
     // The file is not there where tools run elsewhere.
     let engine = open(Settings { exec: vec!["env".into()], tools_dir: None, ..this.settings() });
     let error = fails_and_changes_nothing(&this.db, engine.as_ref(), &*bytes, &findings.counts);

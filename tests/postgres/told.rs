@@ -212,3 +212,53 @@ fn what_another_version_wrote_or_would_load_is_refused_before_anything_changes()
         "the backup is of PostgreSQL 18, this server is 15: restore it into one that is as new"
     );
 }
+
+/// A foreign server with a mapping that has a password, and a subscription to nobody.
+const FAR: &str = "CREATE FOREIGN DATA WRAPPER vx_fdw; CREATE SERVER far FOREIGN DATA WRAPPER vx_fdw;
+  CREATE SUBSCRIPTION vx_sub CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE);";
+
+#[test]
+fn what_only_a_superuser_dumps_is_told_and_no_password_is() {
+    let db = Database::small("far");
+    db.sql(FAR);
+    let (poor, other) = (Role::new(&db, "far"), Role::new(&db, "mapped"));
+    let mapping =
+        format!("CREATE USER MAPPING FOR {} SERVER far OPTIONS (user 'u', password 'geheim')", ident(&other.1));
+    db.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}; {mapping}", ident(&poor.1)));
+    let probe = |args: &[&str]| {
+        let dump_args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        open(Settings { dump_args, ..poor.settings() }).probe(&cx()).unwrap().warnings
+    };
+    let warnings = probe(&[]);
+    assert!(
+        warnings[0].contains("is no superuser, so the backups lack the subscriptions vx_sub: dump as one"),
+        "{warnings:?}"
+    );
+    let mapped = format!("of the user mappings for {} at far: dump as one", other.1);
+    assert!(warnings[1].contains(&mapped), "{warnings:?}");
+    assert_eq!(probe(&["--no-subscriptions"]).len(), 1);
+    assert_eq!(db.engine().probe(&cx()).unwrap().warnings, [""; 0]);
+
+    // A statement that fails at a restore is not repeated with all that it holds.
+    let (bytes, findings) = db.backup();
+    db.sql(&format!("DROP USER MAPPING FOR {} SERVER far; DROP SUBSCRIPTION vx_sub", ident(&other.1)));
+    drop(other);
+    let error = fails_and_changes_nothing(&db, db.engine().as_ref(), &*bytes, &findings.counts);
+    let said = format!("{error:?}");
+    assert!(said.contains("Command was: CREATE USER MAPPING FOR ") && said.contains("does not exist"), "{said}");
+    assert!(!said.contains("geheim"), "{said}");
+}
+
+#[test]
+fn a_database_with_a_subscription_is_replaced_and_goes() {
+    let db = Database::small("subscribed");
+    db.sql(FAR);
+    let (bytes, findings) = db.backup();
+    fails_and_changes_nothing(&db, db.engine().as_ref(), &bytes[..bytes.len() - 1], &findings.counts);
+    let restored = restore(db.engine().as_ref(), &*bytes, Destination::InPlace, &findings.counts).unwrap();
+    let note = "the replaced database had subscriptions (vx_sub); those in the backup are restored disabled";
+    assert!(restored.notes.len() == 1 && restored.notes[0].contains(note), "{:?}", restored.notes);
+    assert_eq!(db.server.leftovers(&db.name), [""; 0]);
+    assert_eq!(db.sql("SELECT subname, subenabled FROM pg_subscription WHERE subname = 'vx_sub'"), "vx_sub|f");
+    db.sql("DROP SUBSCRIPTION vx_sub");
+}

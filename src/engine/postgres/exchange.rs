@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::keep::{self, Leave};
 use super::reasons::is_cut;
 use super::restore::Restore;
+use super::server::drop_subscribed;
 use super::sql::literal;
 use super::swap::{self, Properties};
 use super::tools::for_cleanup;
@@ -88,12 +89,21 @@ impl Restore<'_> {
                 self.facts.slots.join(", ")
             ));
         }
+        if !self.facts.subscriptions.is_empty() {
+            self.notes.push(format!(
+                "the replaced database had subscriptions ({}); those in the backup are restored disabled: ALTER SUBSCRIPTION … \
+                 ENABLE, then REFRESH PUBLICATION",
+                self.facts.subscriptions.join(", ")
+            ));
+        }
         if self.keep.is_some() {
             return;
         }
         self.cx.begins(Step::Tidy, "dropping the replaced database");
         let sql = keep::drop_sql(&self.names.old, self.facts.version);
-        if let Err(error) = patiently(self.cx, is_cut, || self.tools.run_sql(self.desk, &sql, self.cx)) {
+        if let Err(error) =
+            patiently(self.cx, is_cut, || drop_subscribed(self.tools, self.desk, &self.names.old, &sql, self.cx))
+        {
             self.notes.push(format!(
                 "the replaced database could not be dropped and is still there as {}: {error}; the next restore drops it",
                 self.names.old

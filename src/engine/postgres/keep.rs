@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::server::ask;
+use super::server::{ask, drop_subscribed};
 use super::sql::{ident, literal};
 use super::swap::{self, BEGIN, NAME_BYTES, Names};
 use super::tools::Tools;
@@ -127,7 +127,7 @@ pub fn forget(tools: &Tools, previous: &Previous, cx: &Cx) -> Result<()> {
     if !facts.databases.iter().any(|other| is_it(&other.name, &other.comment)) {
         return Ok(());
     }
-    tools.run_sql(desk, &drop_sql(&previous.name, facts.version), cx).map(drop)
+    drop_subscribed(tools, desk, &previous.name, &drop_sql(&previous.name, facts.version), cx)
 }
 
 /// The statements that drop a database which may be a template.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use super::alive;
-use super::server::{Facts, Other};
+use super::server::{Facts, Other, drop_subscribed};
 use super::swap::{self, Left};
 use super::tools::Tools;
 use crate::engine::Cx;
@@ -63,8 +63,9 @@ impl<'a> Sweeper<'a> {
             }
             let soon = cx.world.clock.monotonic() + DROP_TIME;
             let cx = Cx { deadline: Some(cx.deadline.map_or(soon, |deadline| deadline.min(soon))), ..cx.clone() };
-            notes.push(match self.tools.run_sql(self.desk, &swap::drop_database(&other.name, facts.version), &cx) {
-                Ok(_) => format!("dropped {}, which an interrupted restore had left", other.name),
+            let sql = swap::drop_database(&other.name, facts.version);
+            notes.push(match drop_subscribed(self.tools, self.desk, &other.name, &sql, &cx) {
+                Ok(()) => format!("dropped {}, which an interrupted restore had left", other.name),
                 Err(error) => {
                     format!("an interrupted restore has left {}, which can't be dropped: {error}", other.name)
                 }

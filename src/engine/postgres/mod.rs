@@ -137,7 +137,8 @@ impl Engine for Postgres {
             return Err(self.named(Error::new(Kind::Tool, why).hint(hint)));
         }
         rights::check(&self.tools, server, cx).map_err(|error| self.named(error))?;
-        let mut warnings = Vec::new();
+        let hidden = rights::left_out(&self.tools, cx).map_err(|error| self.named(error))?;
+        let mut warnings: Vec<String> = hidden.iter().map(|what| format!("{}: {what}", self.describe())).collect();
         if answer.empty {
             warnings.push(format!("{}: the database is empty, and so its backups are", self.describe()));
         }

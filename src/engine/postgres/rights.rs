@@ -1,7 +1,8 @@
 //! What a whole dump takes at a server. Flows in: the tools. Flows out: the first right that is missing, with the statement
-//! that gives it. Touches the server, reading.
+//! that gives it, and what such a dump leaves out all the same. Touches the server, reading.
 //!
-//! `pg_dump` fails loudly where it may not read; here it is said by day, before the first dump.
+//! `pg_dump` fails loudly where it may not read rows; here it is said by day, before the first dump. What only a superuser
+//! may see it leaves out without a word, or with one that nobody hears from a dump that ends well.
 
 use serde::Deserialize;
 
@@ -53,6 +54,55 @@ pub fn check(tools: &Tools, version: u32, cx: &Cx) -> Result<()> {
     let why = format!("{} may not dump all of it: it lacks {}", first.role, all.join("; "));
     Err(Error::new(Kind::Tool, why).hint(first.mend(version)))
 }
+
+/// What only a superuser dumps.
+#[derive(Debug, Deserialize)]
+struct Hidden {
+    role: String,
+    subscriptions: Vec<String>,
+    /// User mappings whose options are hidden, if they have any.
+    mappings: Vec<String>,
+}
+
+/// What the dumps of a role lack because it is no superuser, for people.
+///
+/// # Errors
+/// [`Kind::Tool`] when the server can't be asked.
+pub fn left_out(tools: &Tools, cx: &Cx) -> Result<Vec<String>> {
+    if tools.dumps_a_part().is_some() {
+        return Ok(Vec::new());
+    }
+    let dump_args = &tools.toolbox.dump_args;
+    let role = args::role(dump_args).map_or_else(|| "current_user".to_owned(), literal);
+    let found: Vec<Hidden> = tools.rows(&tools.place.database, &HIDDEN.replace("{role}", &role), cx)?;
+    let mut warnings = Vec::new();
+    for Hidden { role, subscriptions, mappings } in found {
+        if !subscriptions.is_empty() && !dump_args.iter().any(|arg| arg == "--no-subscriptions") {
+            warnings.push(format!(
+                "{role} is no superuser, so the backups lack the subscriptions {}: dump as one, or put --no-subscriptions into \
+                 dump_args if they are not wanted",
+                subscriptions.join(", ")
+            ));
+        }
+        if !mappings.is_empty() {
+            warnings.push(format!(
+                "{role} is no superuser, so the backups lack the options, passwords with them, of the user mappings {}: dump as one",
+                mappings.join(", ")
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+const HIDDEN: &str = "SELECT json_build_object('role', me.rolname,
+  'subscriptions', (SELECT coalesce(json_agg(subname ORDER BY subname), '[]') FROM pg_subscription
+    WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())),
+  'mappings', (SELECT coalesce(json_agg(format('for %s at %s', m.usename, m.srvname) ORDER BY m.srvname, m.usename), '[]')
+    FROM pg_user_mappings m JOIN pg_foreign_server s ON s.oid = m.srvid
+    WHERE NOT CASE m.umuser WHEN 0 THEN pg_has_role(me.oid, s.srvowner, 'USAGE') ELSE m.usename = me.rolname
+      AND (pg_has_role(me.oid, s.srvowner, 'USAGE') OR has_server_privilege(me.oid, s.oid, 'USAGE')) END))::jsonb::text
+FROM pg_roles me WHERE rolname = {role} AND NOT rolsuper;
+";
 
 impl Missing {
     fn described(&self) -> String {

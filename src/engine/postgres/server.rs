@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::reasons::{is_cut, is_full};
-use super::sql::literal;
+use super::sql::{ident, literal};
 use super::swap::{self, LIVE, Live};
 use super::tools::{Tools, for_cleanup};
 use crate::engine::Cx;
@@ -39,6 +39,8 @@ pub struct Facts {
     pub prepared: u64,
     /// Its logical replication slots.
     pub slots: Vec<String>,
+    /// Its subscriptions.
+    pub subscriptions: Vec<String>,
     /// All databases.
     pub databases: Vec<Other>,
 }
@@ -108,7 +110,7 @@ impl Scratch<'_> {
         }
         let sql = swap::drop_database(&self.name, self.server);
         let cx = for_cleanup(self.cx);
-        patiently(&cx, is_cut, || self.tools.run_sql(self.desk, &sql, &cx).map(drop))
+        patiently(&cx, is_cut, || drop_subscribed(self.tools, self.desk, &self.name, &sql, &cx))
     }
 
     /// Gives the room of what was loaded back to the server, table by table. To drop a database takes a checkpoint, and one
@@ -130,6 +132,30 @@ WHERE relkind IN ('r', 'm', 'p') AND nspname !~ '^pg_' AND nspname <> 'informati
 ORDER BY pg_total_relation_size(c.oid) DESC \\gexec
 SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata;
 VACUUM pg_largeobject;
+";
+
+/// Drops a database by these statements. One that has subscriptions can't be dropped before they are, and only a session
+/// within it can do that. Their slots at the publisher stay: the database that takes its place may go on with them.
+///
+/// # Errors
+/// [`Kind::Tool`] when it can't be dropped.
+pub fn drop_subscribed(tools: &Tools, desk: &str, name: &str, sql: &str, cx: &Cx) -> Result<()> {
+    let subscribes = |error: &Error| error.tail.iter().any(|line| line.contains("logical replication subscription"));
+    match tools.run_sql(desk, sql, cx) {
+        Err(error) if subscribes(&error) => {
+            let open = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true;\n", ident(name));
+            tools.run_sql(desk, &open, cx)?;
+            tools.run_sql(name, UNSUBSCRIBE, cx)?;
+            tools.run_sql(desk, sql, cx).map(drop)
+        }
+        dropped => dropped.map(drop),
+    }
+}
+
+const UNSUBSCRIBE: &str =
+    "SELECT format(statement, subname) FROM pg_subscription, (VALUES (1, 'ALTER SUBSCRIPTION %I DISABLE'),
+  (2, 'ALTER SUBSCRIPTION %I SET (slot_name = NONE)'), (3, 'DROP SUBSCRIPTION %I')) AS steps (step, statement)
+WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY subname, step \\gexec
 ";
 
 impl Drop for Scratch<'_> {
@@ -157,6 +183,8 @@ pub fn ask(tools: &Tools, cx: &Cx) -> Result<(&'static str, Facts)> {
   'live', (SELECT {LIVE} FROM pg_database d WHERE d.datname = {0}),
   'prepared', (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = {0}),
   'slots', (SELECT coalesce(json_agg(s.slot_name), '[]') FROM pg_replication_slots s WHERE s.database = {0}),
+  'subscriptions', (SELECT coalesce(json_agg(s.subname), '[]') FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+    WHERE d.datname = {0}),
   'databases', (SELECT json_agg(json_build_object('name', d.datname,
     'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
     'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid))) FROM pg_database d))::jsonb::text

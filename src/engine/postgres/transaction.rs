@@ -277,9 +277,10 @@ fn explain(error: Error, live: &str, lock_wait: Duration) -> Error {
 }
 
 /// What in the database is not ours: neither can it be dropped, nor could the backup's take its place. What an extension or
-/// another thing has made for itself comes and goes with that.
+/// another thing has made for itself comes and goes with that. A partitioned table has made its key's columns, not itself:
+/// these have an `objsubid`.
 const LOOK: &str = "WITH ours AS (SELECT oid FROM pg_roles WHERE pg_has_role(oid, 'USAGE')),
-made AS (SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i')),
+made AS (SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0),
 things AS (
   SELECT 'pg_class'::regclass AS class, c.oid, relowner AS owner, c.oid::regclass::text AS name, relnamespace AS schema
   FROM pg_class c WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
@@ -310,7 +311,8 @@ SELECT array_agg(s.statement ORDER BY s.step, s.statement) INTO statements FROM 
   WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND d.deptype = 'o'
     AND d.refclassid = 'pg_authid'::regclass AND pg_has_role(d.refobjid, 'USAGE')
     AND i.type NOT IN ('default acl', 'user mapping') AND NOT (i.type = 'schema' AND i.identity = 'public')
-    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
+    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.objsubid = 0
+      AND e.deptype IN ('e', 'i'))
   UNION ALL
   SELECT 1, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL ON %s FROM %s', pg_get_userbyid(a.defaclrole),
     CASE a.defaclnamespace WHEN 0 THEN '' ELSE ' IN SCHEMA ' || a.defaclnamespace::regnamespace END, k.name,
@@ -343,7 +345,7 @@ mod tests {
                 if live { r#"{"owner":"o","ours":true,"encoding":"UTF8","collate":"C","ctype":"C"}"# } else { "null" };
             serde_json::from_str(&format!(
                 r#"{{"me":"m","superuser":{superuser},"createdb":{createdb},"connections":-1,"version":150000,"recovery":false,"live":{live},
-                    "prepared":0,"slots":[],"databases":[]}}"#
+                    "prepared":0,"slots":[],"subscriptions":[],"databases":[]}}"#
             ))
             .unwrap()
         };

@@ -31,7 +31,7 @@ pub fn sweep(tools: &Tools, desk: &'static str, facts: &Facts, target: &str, cx:
     still
         .filter_map(|other| {
             let sql = swap::drop_database(&other.name, now.version);
-            let dropped = tools.run_sql(desk, &sql, cx).is_ok();
+            let dropped = server::drop_subscribed(tools, desk, &other.name, &sql, cx).is_ok();
             dropped.then(|| format!("dropped {}, which an interrupted restore had left", other.name))
         })
         .collect()
