@@ -91,6 +91,21 @@ fn a_view_that_can_t_be_made_is_noticed_before_the_exchange() {
     assert!(failing.downcast_ref::<String>().is_some_and(|said| said.contains("this collation")));
 }
 
+/// As a secondary answers that lags behind.
+#[test]
+fn a_plan_that_is_not_seen_is_no_restore_that_is_done() {
+    let holds = "store.z = { docs: [{ _id: 9 }], uuid: 'old' };
+        store.__restoring_0badcafe_z = { docs: [{ _id: 1 }], uuid: 'z' };
+        store.__restoring_marker_0badcafe = { docs: [{ _id: 'claim', of: 'shop' }], uuid: 'm' };
+        const real = shop.getCollection;
+        shop.getCollection = (name) => ({ ...real(name), findOne: (query) => (query._id === 'plan' ? null : real(name).findOne(query)) });";
+    let request = r#"{ action: "swap", database: "shop", hex: "0badcafe", again: false, views: [],
+        collections: [{ name: "z", identity: "z"}] }"#;
+    let failing = std::panic::catch_unwind(|| run(holds, request, "0")).unwrap_err();
+    let said = failing.downcast_ref::<String>().unwrap();
+    assert!(said.contains("the server does not show it") && !said.contains("voxeltron-answer"), "{said}");
+}
+
 /// A server neither drops `system.js` nor renames onto it.
 #[test]
 fn a_collection_of_code_is_written_again() {

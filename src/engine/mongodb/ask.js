@@ -243,6 +243,8 @@ function swap() {
     const kept = planned.concat(request.views.map((it) => it.name));
     const extras = names.filter((name) => !kept.includes(name) && !name.startsWith('system.') && !name.startsWith(OURS));
     marker(db, request.hex).insertOne({ _id: 'plan', names: planned, extras, views: request.views });
+    // Without it the exchange would change nothing, and end well: the server reads what is older.
+    if (marker(db, request.hex).findOne({ _id: 'plan' }) === null) throw new Error('the plan is written, and the server does not show it');
   }
   exchange(db, request.hex);
   return {};

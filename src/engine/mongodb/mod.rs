@@ -197,11 +197,12 @@ impl Engine for MongoDb {
             Destination::Into(name) => (name, ""),
             Destination::Drill => (&drill, ""),
         };
-        let shell = self.tools.shell().display();
+        let tools = self.tools.for_restore();
+        let shell = tools.shell().display();
         let beside = format!("{into}.{prefix}…");
         let mut steps = vec![
             format!("look at the server, clear what dead restores have left: {shell}"),
-            format!("load as {beside}: {}", self.tools.load(live, into, prefix, &[], &[]).display()),
+            format!("load as {beside}: {}", tools.load(live, into, prefix, &[], &[]).display()),
             "mongosh: compare documents and indexes of every collection with the backup".to_owned(),
         ];
         match destination {
@@ -220,7 +221,7 @@ impl Engine for MongoDb {
     }
 
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
-        restore::restore(&self.tools, dump, request, cx).map_err(|error| match error.kind {
+        restore::restore(&self.tools.for_restore(), dump, request, cx).map_err(|error| match error.kind {
             Kind::Tool => self.named(error),
             _ => error,
         })

@@ -50,6 +50,12 @@ impl Tools {
         Ok(Self { toolbox: Toolbox::new(settings), password, place })
     }
 
+    /// The same tools for a restore, which decides by what it reads: where a dump may be taken from a secondary, that could
+    /// show what is older than what was just written.
+    pub fn for_restore(&self) -> Self {
+        Self { place: self.place.at_primary(), ..self.clone() }
+    }
+
     fn tool(&self, name: &str) -> Invocation {
         let mut call = self.toolbox.call(name).args([format!("--uri={}", self.place.uri(true))]);
         if let Some(seconds) = self.place.selection_seconds() {

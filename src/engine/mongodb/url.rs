@@ -16,6 +16,8 @@ const SECRET_PARAMETERS: [&str; 3] =
     ["tlscertificatekeyfilepassword", "sslclientcertificatekeypassword", "authmechanismproperties"];
 /// How to log in without a password.
 const WITHOUT_PASSWORD: [&str; 4] = ["MONGODB-X509", "GSSAPI", "MONGODB-AWS", "MONGODB-OIDC"];
+/// Parameters by which reading may go to another member of a replica set, or give what is older.
+const READING: [&str; 4] = ["readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"];
 /// Bytes that end or edit a password where the tools read it: their input is taken for a terminal's.
 const EDITING: [char; 7] = ['\0', '\x03', '\x04', '\x08', '\n', '\r', '\x7f'];
 
@@ -112,6 +114,13 @@ impl Place {
         Some(milliseconds.div_ceil(1000).max(1))
     }
 
+    /// The same place, where all is read from the member that takes the writes, as it is there now.
+    pub fn at_primary(&self) -> Self {
+        let mut place = self.clone();
+        place.parameters.retain(|(name, _)| !READING.contains(&name.to_ascii_lowercase().as_str()));
+        place
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -193,6 +202,11 @@ mod tests {
         let place = parse("mongodb://h/d?serverSelectionTimeoutMS=1500").unwrap();
         assert_eq!((place.uri(true).as_str(), place.selection_seconds()), ("mongodb://h/", Some(2)));
         assert!(place.uri(false).ends_with("?serverSelectionTimeoutMS=1500"));
+        let url = "mongodb://h/d?readPreference=nearest&readPreferenceTags=dc%3Any&readPreferenceTags=&tls=true\
+                   &maxStalenessSeconds=120&READCONCERNLEVEL=available";
+        let place = parse(url).unwrap();
+        assert!(place.uri(true).contains("?readPreference=nearest&readPreferenceTags=dc%3Any&readPreferenceTags=&tls"));
+        assert_eq!(place.at_primary().uri(true), "mongodb://h/?tls=true");
     }
 
     #[test]
