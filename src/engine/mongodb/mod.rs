@@ -4,7 +4,7 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`bson`] and [`archive`] read a dump, [`server`] is what is asked, [`restore`] is the way back,
-//! [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the
+//! [`fit`] what that refuses, [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the
 //! shell does for them stands in `ask.js`; [`image`] is what its containers look like.
 
 use std::collections::BTreeSet;
@@ -26,6 +26,7 @@ pub mod args;
 pub mod bson;
 pub mod compare;
 pub mod exchange;
+pub mod fit;
 pub mod image;
 pub mod reasons;
 pub mod restore;
