@@ -163,7 +163,8 @@ function loaded() {
 }
 
 function createView(db, view, name) {
-  const options = EJSON.parse(view.metadata).options;
+  // Every number as the archive has it: a relaxed one would be a double where it was none, and not to the last digit.
+  const options = EJSON.parse(view.metadata, { relaxed: false }).options;
   db.runCommand({ create: name, viewOn: options.viewOn, pipeline: options.pipeline, ...(options.collation ? { collation: options.collation } : {}) });
 }
 
