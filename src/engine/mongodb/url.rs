@@ -11,9 +11,9 @@ use crate::secret::Secret;
 pub const NAME_BYTES: usize = 63;
 /// What a database's name can't hold.
 const FORBIDDEN: [char; 7] = ['/', '\\', '.', ' ', '"', '$', '\0'];
-/// Parameters that are secrets themselves, for which the tools have no way but an argument.
-const SECRET_PARAMETERS: [&str; 3] =
-    ["tlscertificatekeyfilepassword", "sslclientcertificatekeypassword", "authmechanismproperties"];
+/// What the names of parameters hold that are secrets themselves, for which the tools have no way but an argument: passwords
+/// of a key, of a proxy, of whatever comes next; and properties, of which some are tokens.
+const SECRET_PARAMETERS: [&str; 2] = ["password", "authmechanismproperties"];
 /// How to log in without a password.
 const WITHOUT_PASSWORD: [&str; 4] = ["MONGODB-X509", "GSSAPI", "MONGODB-AWS", "MONGODB-OIDC"];
 /// Parameters by which reading may go to another member of a replica set, or give what is older.
@@ -79,9 +79,15 @@ impl Place {
         if !name.chars().all(|c| c.is_ascii_alphanumeric()) {
             return Err(wrong("a query parameter's name is none"));
         }
-        if SECRET_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) {
-            return Err(wrong(format!("{name} can't be given: the tools would show it in the list of processes"))
-                .hint("use a key file without a password that only this user can read"));
+        let lower = name.to_ascii_lowercase();
+        if SECRET_PARAMETERS.iter().any(|secret| lower.contains(secret)) {
+            let hint = match lower.starts_with("proxy") {
+                true => "go through a proxy that asks for no password, or through a tunnel",
+                false => "use a key file without a password that only this user can read",
+            };
+            return Err(
+                wrong(format!("{name} can't be given: the tools would show it in the list of processes")).hint(hint)
+            );
         }
         self.parameters.push((name, value));
         Ok(())
@@ -223,6 +229,11 @@ mod tests {
             "mongodb://u:canary@h/a%20b",
             "mongodb://u@h/d?canary",
             "mongodb://u@h/d?tlsCertificateKeyFilePassword=canary",
+            "mongodb://u@h/d?sslClientCertificateKeyPassword=canary",
+            "mongodb://u@h/d?authMechanismProperties=AWS_SESSION_TOKEN:canary",
+            "mongodb://u@h/d?proxyHost=p&proxyUsername=u&proxyPassword=canary",
+            "mongodb://u@h/d?PROXYPASSWORD=canary",
+            "mongodb://u@h/d?proxy%50assword=canary",
             "",
         ] {
             let error = parse(url).expect_err(url);
