@@ -7,6 +7,8 @@ use crate::engine::url::{decode, secret, wrong};
 use crate::error::Result;
 use crate::secret::Secret;
 
+/// What begins the URL of servers that DNS names.
+const SRV: &str = "mongodb+srv://";
 /// The longest name of a database, in bytes.
 pub const NAME_BYTES: usize = 63;
 /// What a database's name can't hold.
@@ -41,7 +43,7 @@ impl Place {
     /// # Errors
     /// [`crate::error::Kind::Config`] when it isn't such a URL, or names no database.
     pub fn parse(url: &Secret) -> Result<Self> {
-        let schemes = ["mongodb://", "mongodb+srv://"];
+        let schemes = ["mongodb://", SRV];
         let (scheme, rest) = schemes
             .iter()
             .find_map(|scheme| Some((*scheme, url.expose().strip_prefix(scheme)?)))
@@ -131,8 +133,18 @@ impl Place {
         self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The connection string without the password and without the database, which is given apart: what the user is
-    /// checked against stays what it was.
+    /// Whether DNS may name the database that knows the user: then it must not be given apart, for that would overrule what
+    /// DNS says. Without its word all tools take the database of the path, as mongodump takes that of `--db`.
+    pub fn names_database(&self) -> bool {
+        self.scheme == SRV && self.needs_source()
+    }
+
+    fn needs_source(&self) -> bool {
+        self.user.is_some() && self.value("authSource").is_none() && self.wants_password()
+    }
+
+    /// The connection string without the password and, where it can be, without the database, which is given apart: what
+    /// the user is checked against stays what it was.
     pub fn uri(&self, for_tools: bool) -> String {
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let user = self.user.as_ref().map(|user| format!("{}@", encode(user))).unwrap_or_default();
@@ -142,12 +154,12 @@ impl Place {
             .filter(|(name, _)| !(for_tools && name.eq_ignore_ascii_case("serverSelectionTimeoutMS")))
             .cloned()
             .collect();
-        // `mongodb+srv` may name it in DNS, where nothing overrules a database in the path.
-        if self.user.is_some() && self.value("authSource").is_none() && self.wants_password() {
+        let path = if self.names_database() { encode(&self.database) } else { String::new() };
+        if self.needs_source() && path.is_empty() {
             parameters.push(("authSource".to_owned(), self.database.clone()));
         }
         let query: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        format!("{}{user}{}/?{}", self.scheme, self.hosts, query.join("&")).trim_end_matches('?').to_owned()
+        format!("{}{user}{}/{path}?{}", self.scheme, self.hosts, query.join("&")).trim_end_matches('?').to_owned()
     }
 
     /// The server, for messages.
@@ -194,10 +206,12 @@ mod tests {
             ),
             (
                 "mongodb+srv://u%3A:p@ss:w@h/ü%25?replicaSet=r%20s",
-                "mongodb+srv://u%3A@h/?replicaSet=r%20s&authSource=%C3%BC%25",
+                "mongodb+srv://u%3A@h/%C3%BC%25?replicaSet=r%20s",
                 "ü%",
                 "p@ss:w",
             ),
+            ("mongodb+srv://u@h/d?authSource=admin", "mongodb+srv://u@h/?authSource=admin", "d", ""),
+            ("mongodb+srv://h/d", "mongodb+srv://h/", "d", ""),
             ("mongodb://u@h/d?authMechanism=MONGODB-X509", "mongodb://u@h/?authMechanism=MONGODB%2DX509", "d", ""),
         ];
         for (url, uri, database, password) in table {
