@@ -184,6 +184,17 @@ fn a_database_that_is_missing_or_empty_is_noticed() {
         assert!(error.message.contains(&format!("there is no database {}", missing.name)), "{error:?}");
         assert_eq!(error.kind, Kind::Tool);
     }
+    // What a profiler has left is no content; code is.
+    let db = Database::with("own", "d.own.insertOne({_id: 1})");
+    for (name, is_empty) in [("system.profile", true), ("system.js", false), ("systems", false)] {
+        let named = fake_tools(&[(
+            "mongosh",
+            &format!("$real/mongosh \"$@\" | sed 's/\"name\":\"own\"/\"name\":\"{name}\"/'"),
+        )]);
+        let warnings = db.through(named.path()).probe(&cx()).unwrap().warnings;
+        let told = warnings.iter().any(|warning| warning.contains("the database is empty, and so its backups are"));
+        assert_eq!(told, is_empty, "{name}: {warnings:?}");
+    }
     // Dropped after it was looked at: mongodump itself ends well.
     let db = Database::small("dropped");
     let script = format!(

@@ -105,7 +105,7 @@ impl MongoDb {
     fn warnings(&self, facts: &Facts) -> Vec<String> {
         let (place, database) = (self.describe(), &self.tools.place.database);
         let mut warnings = Vec::new();
-        if facts.collections.iter().all(|it| it.name.starts_with(OURS)) {
+        if facts.is_empty(database) {
             warnings.push(format!("{place}: the database is empty, and so its backups are"));
         }
         if facts.router {
