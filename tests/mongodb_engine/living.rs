@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voxeltron_backup::engine::{Aside, Counts, Cx, Destination, Engine, Keep, Request, Restored};
+use voxeltron_backup::engine::{Aside, Counts, Cx, Destination, Engine, Keep, Request, Restored, Settings};
 use voxeltron_backup::error::{Error, Kind};
+use voxeltron_backup::secret::Secret;
 use voxeltron_backup::world::{Clock, SystemClock};
 
-use crate::support::{Database, cx, dump, fails_and_changes_nothing, fake_tools, inspected, restore};
+use crate::support::{Database, cx, dump, fails_and_changes_nothing, fake_tools, inspected, open, restore};
 
 /// The same host, or another one.
 fn restore_at(
@@ -241,5 +242,36 @@ fn an_exchange_whose_answer_is_lost_was_done() {
     restore(db.through(losing.path()).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
     assert!(losing.path().join("once").exists());
     assert_eq!(db.all(), restored);
+    db.assert_nothing_left();
+}
+
+#[test]
+fn a_restore_reads_from_the_primary_whatever_the_url_prefers() {
+    let db = Database::small("prefers");
+    let before = db.all();
+    let folder = fake_tools(&[
+        (
+            "mongosh",
+            "cat >$here/in.$$; if grep -qi 'readPreference' $here/in.$$; then grep -o '\"action\":\"[a-z]*\"' $here/in.$$ >>$here/asked; fi
+             exec $real/mongosh \"$@\" <$here/in.$$",
+        ),
+        ("mongodump", "printf '%s\\n' \"$@\" >>$here/dump; exec $real/mongodump \"$@\""),
+        ("mongorestore", "printf '%s\\n' \"$@\" >>$here/load; exec $real/mongorestore \"$@\""),
+    ]);
+    let url = format!("{}&readPreference=secondaryPreferred", db.url());
+    let engine =
+        open(Settings { tools_dir: Some(folder.path().to_owned()), ..Settings::new("mydb", Secret::new(url)) });
+    let told = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+    let (bytes, findings) = dump(engine.as_ref()).unwrap();
+    assert!(told("dump").contains("readPreference=secondaryPreferred"), "{}", told("dump"));
+    let asked = told("asked");
+    assert_eq!(asked, "\"action\":\"look\"\n", "what a dump is compared with is asked where it is taken");
+    db.js("d.a.deleteMany({})");
+    for destination in [Destination::Drill, Destination::InPlace] {
+        restore(engine.as_ref(), Cursor::new(&bytes), destination, &findings.counts).unwrap();
+    }
+    assert_eq!(told("asked"), asked);
+    assert!(told("load").contains("--archive") && !told("load").contains("readPreference"), "{}", told("load"));
+    assert_eq!(db.all(), before);
     db.assert_nothing_left();
 }

@@ -1,14 +1,16 @@
 //! What can't end well fails with its reason, before or after it was tried, and leaves everything as it was.
 
 use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use voxeltron_backup::engine::{Counts, Destination, Settings};
-use voxeltron_backup::error::Kind;
+use voxeltron_backup::engine::{Aside, Counts, Destination, Engine, Keep, Request, Settings};
+use voxeltron_backup::error::{Error, Kind};
 use voxeltron_backup::secret::Secret;
 
 use crate::support::{
-    Database, Failing, archive, base, bson, cx, dump, fails_and_changes_nothing, fake_tools, int, js, open, password,
-    percent, restore, tools, try_js,
+    Database, Failing, archive, base, bson, cx, dump, fails_and_changes_nothing, fake_tools, inspected, int, js, open,
+    password, percent, restore, tools, try_js,
 };
 
 #[test]
@@ -113,12 +115,85 @@ fn what_can_t_be_restored_here_is_refused_before_anything_is_made() {
     db.assert_nothing_left();
 }
 
+/// Nothing is ever kept.
+#[derive(Debug)]
+struct Promised(AtomicBool);
+
+impl Aside for Promised {
+    fn untouched(&self, _: chrono::DateTime<chrono::Utc>) {}
+
+    fn room(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn take(&self, _: chrono::DateTime<chrono::Utc>) -> Result<(), Error> {
+        self.0.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_an_undo_could_not_put_back_is_not_replaced_by_one_that_promises_it() {
+    let db = Database::small("promise");
+    let (bytes, findings) = db.backup();
+    let restored = db.all();
+    let in_place = |engine: &dyn Engine, aside: &Arc<Promised>| {
+        let mut request = Request::new(Destination::InPlace, findings.counts.clone());
+        request.keep = Some(Keep { at: chrono::Utc::now(), aside: Arc::clone(aside) as Arc<dyn Aside> });
+        engine.restore(&mut inspected(Cursor::new(&bytes)), &request, &cx())
+    };
+    let kept = || Arc::new(Promised(AtomicBool::new(false)));
+    // FerretDB makes no time series: the shell's answer of a server that does is put in.
+    let series = fake_tools(&[(
+        "mongosh",
+        "$real/mongosh \"$@\" | sed 's/\"name\":\"late\",\"type\":\"collection\"/\"name\":\"late\",\"type\":\"timeseries\"/'",
+    )]);
+    for (name, folder, why) in [
+        ("late.dotted", None, "renames no collection whose name holds a dot, as late.dotted does"),
+        (&*"x".repeat(200), None, "would be longer than 235 bytes"),
+        ("late", Some(series.path()), "the time series late can't be renamed"),
+    ] {
+        db.js(&format!("d.getCollection('{name}').insertOne({{_id: 1}})"));
+        let (before, aside) = (db.all(), kept());
+        let engine = folder.map_or_else(|| db.engine(), |folder| db.through(folder));
+        let error = in_place(engine.as_ref(), &aside).unwrap_err();
+        assert!(error.message.contains("--undo") && error.message.contains(why), "{error:?}");
+        let hint = error.hint.as_deref().unwrap_or_default();
+        assert!(hint.contains("--into") && hint.contains("[databases.mydb] keep_previous = \"0\""), "{error:?}");
+        assert!(!aside.0.load(Ordering::SeqCst));
+        assert_eq!(db.all(), before);
+        db.assert_nothing_left();
+        db.js(&format!("d.getCollection('{name}').drop()"));
+    }
+    // As with keep_previous = "0".
+    db.js("d.getCollection('late.dotted').insertOne({_id: 1})");
+    restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(db.all(), restored);
+    // What a dead restore has left, of whatever length, is no part of what is kept.
+    db.js("d.getCollection('__restoring_0badcafe_a.b').insertOne({_id: 1})");
+    let aside = kept();
+    in_place(db.engine().as_ref(), &aside).unwrap();
+    assert!(aside.0.load(Ordering::SeqCst));
+    assert_eq!(db.all(), restored);
+}
+
 #[test]
 fn a_database_that_is_missing_or_empty_is_noticed() {
     let missing = Database::named("missing");
     for error in [dump(missing.engine().as_ref()).unwrap_err(), missing.engine().probe(&cx()).unwrap_err()] {
         assert!(error.message.contains(&format!("there is no database {}", missing.name)), "{error:?}");
         assert_eq!(error.kind, Kind::Tool);
+    }
+    // What a profiler has left is no content; code is.
+    let db = Database::with("own", "d.own.insertOne({_id: 1})");
+    for (name, is_empty) in [("system.profile", true), ("system.js", false), ("systems", false)] {
+        let named = fake_tools(&[(
+            "mongosh",
+            &format!("$real/mongosh \"$@\" | sed 's/\"name\":\"own\"/\"name\":\"{name}\"/'"),
+        )]);
+        let warnings = db.through(named.path()).probe(&cx()).unwrap().warnings;
+        let told = warnings.iter().any(|warning| warning.contains("the database is empty, and so its backups are"));
+        assert_eq!(told, is_empty, "{name}: {warnings:?}");
     }
     // Dropped after it was looked at: mongodump itself ends well.
     let db = Database::small("dropped");

@@ -3,11 +3,15 @@
 use std::io::Cursor;
 
 use voxeltron_backup::engine::checks::Check;
-use voxeltron_backup::engine::{Counts, Destination, Request};
+use voxeltron_backup::engine::{Counts, Destination, Request, Settings};
 use voxeltron_backup::error::Kind;
+use voxeltron_backup::secret::Secret;
 
 use crate::common::Sandbox;
-use crate::support::{Database, archive, bson, fake_tools, inspect, inspected, int, js, restore, tools};
+use crate::support::{
+    Database, archive, base, bson, dump, fake_tools, inspect, inspected, int, js, open, password, percent, restore,
+    tools,
+};
 
 #[test]
 fn data_that_hurts_comes_back_the_same() {
@@ -53,6 +57,42 @@ fn into_another_name_and_dots_with_it() {
         restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::Into(name.to_owned()), &Counts::new())
             .expect_err(name);
     }
+}
+
+/// There the URL names the database, for DNS may name the one that knows the user. No tool can look the name up here: what
+/// they are given is the server that it stands for.
+#[test]
+fn by_a_name_that_dns_resolves() {
+    let db = Database::small("srv");
+    let other = Database::with("srv_other", "d.z.insertOne({_id: 1})");
+    let place = base().split_once('@').unwrap().1.to_owned();
+    let resolved = format!("s#mongodb+srv://\\([^@]*\\)@srv.test/#mongodb://\\1@{place}/#");
+    let tool = |name: &str| {
+        format!(
+            "printf '%s\\n' \"$@\" >>$here/told; for word; do shift; set -- \"$@\" \"$(printf %s \"$word\" | sed '{resolved}')\"; done\n\
+             exec $real/{name} \"$@\""
+        )
+    };
+    let (out, back, shell) =
+        (tool("mongodump"), tool("mongorestore"), format!("sed '{resolved}' | $real/mongosh \"$@\""));
+    let folder = fake_tools(&[("mongodump", &out), ("mongorestore", &back), ("mongosh", &shell)]);
+    let at = |db: &Database| {
+        let url = format!("mongodb+srv://tests:{}@srv.test/{}?tls=false", password(), db.name);
+        open(Settings { tools_dir: Some(folder.path().to_owned()), ..Settings::new("mydb", Secret::new(url)) })
+    };
+    let (bytes, findings) = dump(at(&db).as_ref()).unwrap();
+    let before = db.all();
+    db.js("d.a.deleteMany({})");
+    restore(at(&db).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(db.all(), before);
+    // A backup of a database with another name.
+    restore(at(&other).as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!(other.all(), before);
+    let told = std::fs::read_to_string(folder.path().join("told")).unwrap();
+    assert!(
+        told.contains(&format!("@srv.test/{}?tls=false", percent(&other.name))) && !told.contains("authSource"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -181,7 +221,7 @@ fn documents_that_expire_while_they_are_loaded_are_no_difference() {
                 "cat >$here/in.$$\nif grep -q '\"action\":\"\\(loaded\\|swap\\)\"' $here/in.$$; then echo x >>$here/times; cat <<'END' | \
                  $real/mongosh --quiet --norc --nodb --eval 'load(\"/dev/stdin\")' >/dev/null\nconst db = connect('{}/admin'); {script}\nEND\nfi\n\
                  exec $real/mongosh \"$@\" <$here/in.$$",
-                crate::support::base()
+                base()
             ),
         )])
     };

@@ -91,6 +91,41 @@ fn a_view_that_can_t_be_made_is_noticed_before_the_exchange() {
     assert!(failing.downcast_ref::<String>().is_some_and(|said| said.contains("this collation")));
 }
 
+#[test]
+fn numbers_and_dates_in_a_view_stay_what_they_are() {
+    let pipeline = r#"[{"$match":{"big":{"$numberLong":"9007199254740993"},"long":{"$numberLong":"5"},"int":{"$numberInt":"5"},"double":{"$numberDouble":"5.0"},"decimal":{"$numberDecimal":"0.10"},"at":{"$date":{"$numberLong":"-62135596800001"}},"plain":5}}]"#;
+    let metadata = format!(
+        r#"{{"options":{{"viewOn":"z","pipeline":{pipeline},"collation":{{"locale":"de","strength":{{"$numberInt":"2"}}}}}}}}"#
+    );
+    let views = serde_json::json!([{ "name": "v", "metadata": metadata }]);
+    let holds = "store.z = { docs: [], uuid: 'z' };
+        store.__restoring_0badcafe_z = { docs: [{ _id: 1 }], uuid: 'y' };
+        store.__restoring_marker_0badcafe = { docs: [{ _id: 'claim', of: 'shop' }], uuid: 'm' };";
+    let request = format!(
+        r#"{{ action: "swap", database: "shop", hex: "0badcafe", again: false, views: {views},
+            collections: [{{ name: "z", identity: "y"}}] }}"#
+    );
+    let said = run(holds, &request, "EJSON.stringify([store.v.pipeline, store.v.collation], { relaxed: false })");
+    let made: String = serde_json::from_str(last(&said)).unwrap();
+    let pipeline = pipeline.replace(r#""plain":5"#, r#""plain":{"$numberInt":"5"}"#);
+    assert_eq!(made, format!(r#"[{pipeline},{{"locale":"de","strength":{{"$numberInt":"2"}}}}]"#));
+}
+
+/// As a secondary answers that lags behind.
+#[test]
+fn a_plan_that_is_not_seen_is_no_restore_that_is_done() {
+    let holds = "store.z = { docs: [{ _id: 9 }], uuid: 'old' };
+        store.__restoring_0badcafe_z = { docs: [{ _id: 1 }], uuid: 'z' };
+        store.__restoring_marker_0badcafe = { docs: [{ _id: 'claim', of: 'shop' }], uuid: 'm' };
+        const real = shop.getCollection;
+        shop.getCollection = (name) => ({ ...real(name), findOne: (query) => (query._id === 'plan' ? null : real(name).findOne(query)) });";
+    let request = r#"{ action: "swap", database: "shop", hex: "0badcafe", again: false, views: [],
+        collections: [{ name: "z", identity: "z"}] }"#;
+    let failing = std::panic::catch_unwind(|| run(holds, request, "0")).unwrap_err();
+    let said = failing.downcast_ref::<String>().unwrap();
+    assert!(said.contains("the server does not show it") && !said.contains("voxeltron-answer"), "{said}");
+}
+
 /// A server neither drops `system.js` nor renames onto it.
 #[test]
 fn a_collection_of_code_is_written_again() {

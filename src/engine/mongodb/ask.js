@@ -163,7 +163,8 @@ function loaded() {
 }
 
 function createView(db, view, name) {
-  const options = EJSON.parse(view.metadata).options;
+  // Every number as the archive has it: a relaxed one would be a double where it was none, and not to the last digit.
+  const options = EJSON.parse(view.metadata, { relaxed: false }).options;
   db.runCommand({ create: name, viewOn: options.viewOn, pipeline: options.pipeline, ...(options.collation ? { collation: options.collation } : {}) });
 }
 
@@ -243,6 +244,8 @@ function swap() {
     const kept = planned.concat(request.views.map((it) => it.name));
     const extras = names.filter((name) => !kept.includes(name) && !name.startsWith('system.') && !name.startsWith(OURS));
     marker(db, request.hex).insertOne({ _id: 'plan', names: planned, extras, views: request.views });
+    // Without it the exchange would change nothing, and end well: the server reads what is older.
+    if (marker(db, request.hex).findOne({ _id: 'plan' }) === null) throw new Error('the plan is written, and the server does not show it');
   }
   exchange(db, request.hex);
   return {};

@@ -4,7 +4,7 @@
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`bson`] and [`archive`] read a dump, [`server`] is what is asked, [`restore`] is the way back,
-//! [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the
+//! [`fit`] what that refuses, [`compare`] looks at what was loaded, [`exchange`] puts it into its places, [`alive`] tells the living restores from the dead; what the
 //! shell does for them stands in `ask.js`; [`image`] is what its containers look like.
 
 use std::collections::BTreeSet;
@@ -26,6 +26,7 @@ pub mod args;
 pub mod bson;
 pub mod compare;
 pub mod exchange;
+pub mod fit;
 pub mod image;
 pub mod reasons;
 pub mod restore;
@@ -104,7 +105,7 @@ impl MongoDb {
     fn warnings(&self, facts: &Facts) -> Vec<String> {
         let (place, database) = (self.describe(), &self.tools.place.database);
         let mut warnings = Vec::new();
-        if facts.collections.iter().all(|it| it.name.starts_with(OURS)) {
+        if facts.is_empty(database) {
             warnings.push(format!("{place}: the database is empty, and so its backups are"));
         }
         if facts.router {
@@ -197,11 +198,12 @@ impl Engine for MongoDb {
             Destination::Into(name) => (name, ""),
             Destination::Drill => (&drill, ""),
         };
-        let shell = self.tools.shell().display();
+        let tools = self.tools.for_restore();
+        let shell = tools.shell().display();
         let beside = format!("{into}.{prefix}…");
         let mut steps = vec![
             format!("look at the server, clear what dead restores have left: {shell}"),
-            format!("load as {beside}: {}", self.tools.load(live, into, prefix, &[], &[]).display()),
+            format!("load as {beside}: {}", tools.load(live, into, prefix, &[], &[]).display()),
             "mongosh: compare documents and indexes of every collection with the backup".to_owned(),
         ];
         match destination {
@@ -220,7 +222,7 @@ impl Engine for MongoDb {
     }
 
     fn restore(&self, dump: &mut dyn Read, request: &Request, cx: &Cx) -> Result<Restored> {
-        restore::restore(&self.tools, dump, request, cx).map_err(|error| match error.kind {
+        restore::restore(&self.tools.for_restore(), dump, request, cx).map_err(|error| match error.kind {
             Kind::Tool => self.named(error),
             _ => error,
         })

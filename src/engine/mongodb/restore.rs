@@ -16,7 +16,7 @@ use super::archive::{Archive, Sort};
 use super::compare::{Loaded, compare};
 use super::exchange::{Settled, taken_away};
 use super::reasons::is_cut;
-use super::server::{self, Claim, Facts, drill_stem, number};
+use super::server::{self, Claim, Facts, drill_stem};
 use super::tools::{OURS, Tools, for_cleanup};
 use super::url::check_name;
 use crate::engine::tools::patiently;
@@ -26,17 +26,6 @@ use crate::process::RestoreWriter;
 
 /// How much of the stream is handled at once, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
-/// What a restore needs to be allowed.
-const ACTIONS: [&str; 8] = [
-    "find",
-    "insert",
-    "remove",
-    "createCollection",
-    "createIndex",
-    "dropCollection",
-    "renameCollectionSameDB",
-    "listCollections",
-];
 
 #[derive(Deserialize)]
 struct Begun {
@@ -51,14 +40,14 @@ struct Begun {
 pub(super) struct Restore<'a> {
     pub(super) tools: &'a Tools,
     pub(super) cx: &'a Cx,
-    destination: &'a Destination,
-    facts: Facts,
+    pub(super) destination: &'a Destination,
+    pub(super) facts: Facts,
     pub(super) archive: Archive,
     pub(super) hex: String,
     /// The database that is loaded into.
     pub(super) into: String,
     /// What comes before the names of what is loaded.
-    prefix: String,
+    pub(super) prefix: String,
     notes: Vec<String>,
 }
 
@@ -83,7 +72,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let facts = server::ask(tools, &into, cx)?;
     let destination = &request.destination;
     let mut this = Restore { tools, cx, destination, facts, archive, hex, into, prefix, notes: Vec::new() };
-    this.check()?;
+    this.check(request.keep.is_some())?;
     request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let mut scratch = this.begin()?;
     let signs = Signs::give(tools, &this.into, &this.hex, cx);
@@ -153,77 +142,7 @@ fn read(dump: &mut dyn Read, piece: &mut [u8]) -> Result<usize> {
     }
 }
 
-fn refused<T>(message: String, hint: String) -> Result<T> {
-    Err(Error::new(Kind::Tool, message).hint(hint))
-}
-
 impl<'a> Restore<'a> {
-    /// Refuses what can't end well, before anything is made.
-    fn check(&self) -> Result<()> {
-        let (facts, configured) = (&self.facts, &self.tools.toolbox.configured);
-        let from = self.archive.server_version.as_deref().unwrap_or_default();
-        if number(from) > number(&facts.version) {
-            return refused(
-                format!("the backup is of a server of version {from}, this one is {}, which is older", facts.version),
-                format!("restore it into a server of that version or newer: mend [databases.{configured}] url"),
-            );
-        }
-        if !facts.primary {
-            return refused(
-                format!("{} takes no writes: it is not the primary", self.tools.place.server()),
-                format!("name all members and replicaSet in [databases.{configured}] url"),
-            );
-        }
-        if let Some((missing, grant)) = facts.missing(&ACTIONS, &self.into, "readWrite") {
-            return refused(missing, grant);
-        }
-        self.check_names()?;
-        match self.destination {
-            Destination::Into(name) if facts.exists(name) && !self.is_abandoned() => refused(
-                format!("there is a database {name} already"),
-                "give another name, or drop that one first".to_owned(),
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// Looks whether every collection can be loaded, and get its name afterwards.
-    fn check_names(&self) -> Result<()> {
-        let in_place = *self.destination == Destination::InPlace;
-        let instead =
-            || format!("restore {} --into NEWNAME, and have its clients use that", self.tools.toolbox.configured);
-        let most = self.facts.namespace_bytes();
-        for (name, it) in &self.archive.collections {
-            if self.into.len() + 1 + self.prefix.len() + name.len() > most {
-                return refused(
-                    format!("the collection {name} can't be loaded: its name would be longer than {most} bytes"),
-                    if in_place { instead() } else { "give a shorter name".to_owned() },
-                );
-            }
-            if in_place && self.facts.ferretdb && name.contains('.') {
-                return refused(
-                    format!("FerretDB renames no collection whose name holds a dot, as {name} does"),
-                    instead(),
-                );
-            }
-            if name.contains('\n') && name.contains('$') {
-                return refused(
-                    format!("the collection {name:?} can't be loaded: mongorestore takes no such name to rename"),
-                    "give it a name without a line break where it is, and take a new backup".to_owned(),
-                );
-            }
-            if in_place && it.sort == Sort::TimeSeries {
-                return refused(format!("the time series {name} can't be renamed by any server"), instead());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the target is nothing but what a dead restore has left.
-    fn is_abandoned(&self) -> bool {
-        !self.facts.claims.is_empty() && self.facts.claims.iter().all(|claim| !claim.swapping && !claim.alive)
-    }
-
     /// Puts in order what dead restores have left, and marks what follows as ours.
     fn begin(&mut self) -> Result<Scratch<'a>> {
         let live = &self.tools.place.database;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::alive;
-use super::tools::Tools;
+use super::tools::{OURS, Tools};
 use crate::engine::Cx;
 use crate::error::Result;
 
@@ -106,6 +106,13 @@ impl Facts {
     /// Whether the database is there.
     pub fn exists(&self, database: &str) -> bool {
         !self.collections.is_empty() || self.databases.as_ref().is_some_and(|all| all.iter().any(|one| one == database))
+    }
+
+    /// Whether a dump of the database would hold nothing: what a server keeps for itself, such as its profiler's notes, is
+    /// not dumped, but for code, and what `admin` is made for.
+    pub fn is_empty(&self, database: &str) -> bool {
+        let is_own = |name: &str| name.starts_with("system.") && name != "system.js" && database != "admin";
+        self.collections.iter().all(|it| it.name.starts_with(OURS) || is_own(&it.name))
     }
 
     /// How many bytes the name of a collection may have, the database's included.

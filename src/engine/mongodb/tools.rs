@@ -50,6 +50,12 @@ impl Tools {
         Ok(Self { toolbox: Toolbox::new(settings), password, place })
     }
 
+    /// The same tools for a restore, which decides by what it reads: where a dump may be taken from a secondary, that could
+    /// show what is older than what was just written.
+    pub fn for_restore(&self) -> Self {
+        Self { place: self.place.at_primary(), ..self.clone() }
+    }
+
     fn tool(&self, name: &str) -> Invocation {
         let mut call = self.toolbox.call(name).args([format!("--uri={}", self.place.uri(true))]);
         if let Some(seconds) = self.place.selection_seconds() {
@@ -71,7 +77,8 @@ impl Tools {
 
     /// Loads an archive of the database `from` into `to`, whose collections get `prefix` before their names; `without`
     /// those that can't be made so. To older tools a pattern's `*` stands for one line alone, and what no pattern fits is
-    /// left out: the names of `lines` are given as they are, and the last pattern that fits wins.
+    /// left out: the names of `lines` are given as they are, and the last pattern that fits wins. A database in the URL's
+    /// path would leave all others out, also `from`, unless that is named.
     pub fn load(&self, from: &str, to: &str, prefix: &str, without: &[&str], lines: &[&str]) -> Invocation {
         let named = |name: &&str| {
             let (from, to, name) = (pattern(from), pattern(to), pattern(name));
@@ -81,7 +88,8 @@ impl Tools {
                 format!("--nsTo={to}.{prefix}{name}"),
             ]
         };
-        let others = Some(format!("--nsInclude={}.*", pattern(from))).filter(|_| !lines.is_empty());
+        let others = Some(format!("--nsInclude={}.*", pattern(from)))
+            .filter(|_| !lines.is_empty() || self.place.names_database());
         let excluded = without.iter().map(|name| format!("--nsExclude={}.{}", pattern(from), pattern(name)));
         self.tool("mongorestore")
             .args(["--archive", "--stopOnError"])

@@ -7,15 +7,19 @@ use crate::engine::url::{decode, secret, wrong};
 use crate::error::Result;
 use crate::secret::Secret;
 
+/// What begins the URL of servers that DNS names.
+const SRV: &str = "mongodb+srv://";
 /// The longest name of a database, in bytes.
 pub const NAME_BYTES: usize = 63;
 /// What a database's name can't hold.
 const FORBIDDEN: [char; 7] = ['/', '\\', '.', ' ', '"', '$', '\0'];
-/// Parameters that are secrets themselves, for which the tools have no way but an argument.
-const SECRET_PARAMETERS: [&str; 3] =
-    ["tlscertificatekeyfilepassword", "sslclientcertificatekeypassword", "authmechanismproperties"];
+/// What the names of parameters hold that are secrets themselves, for which the tools have no way but an argument: passwords
+/// of a key, of a proxy, of whatever comes next; and properties, of which some are tokens.
+const SECRET_PARAMETERS: [&str; 2] = ["password", "authmechanismproperties"];
 /// How to log in without a password.
 const WITHOUT_PASSWORD: [&str; 4] = ["MONGODB-X509", "GSSAPI", "MONGODB-AWS", "MONGODB-OIDC"];
+/// Parameters by which reading may go to another member of a replica set, or give what is older.
+const READING: [&str; 4] = ["readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"];
 /// Bytes that end or edit a password where the tools read it: their input is taken for a terminal's.
 const EDITING: [char; 7] = ['\0', '\x03', '\x04', '\x08', '\n', '\r', '\x7f'];
 
@@ -39,7 +43,7 @@ impl Place {
     /// # Errors
     /// [`crate::error::Kind::Config`] when it isn't such a URL, or names no database.
     pub fn parse(url: &Secret) -> Result<Self> {
-        let schemes = ["mongodb://", "mongodb+srv://"];
+        let schemes = ["mongodb://", SRV];
         let (scheme, rest) = schemes
             .iter()
             .find_map(|scheme| Some((*scheme, url.expose().strip_prefix(scheme)?)))
@@ -77,9 +81,15 @@ impl Place {
         if !name.chars().all(|c| c.is_ascii_alphanumeric()) {
             return Err(wrong("a query parameter's name is none"));
         }
-        if SECRET_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) {
-            return Err(wrong(format!("{name} can't be given: the tools would show it in the list of processes"))
-                .hint("use a key file without a password that only this user can read"));
+        let lower = name.to_ascii_lowercase();
+        if SECRET_PARAMETERS.iter().any(|secret| lower.contains(secret)) {
+            let hint = match lower.starts_with("proxy") {
+                true => "go through a proxy that asks for no password, or through a tunnel",
+                false => "use a key file without a password that only this user can read",
+            };
+            return Err(
+                wrong(format!("{name} can't be given: the tools would show it in the list of processes")).hint(hint)
+            );
         }
         self.parameters.push((name, value));
         Ok(())
@@ -112,12 +122,29 @@ impl Place {
         Some(milliseconds.div_ceil(1000).max(1))
     }
 
+    /// The same place, where all is read from the member that takes the writes, as it is there now.
+    pub fn at_primary(&self) -> Self {
+        let mut place = self.clone();
+        place.parameters.retain(|(name, _)| !READING.contains(&name.to_ascii_lowercase().as_str()));
+        place
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The connection string without the password and without the database, which is given apart: what the user is
-    /// checked against stays what it was.
+    /// Whether DNS may name the database that knows the user: then it must not be given apart, for that would overrule what
+    /// DNS says. Without its word all tools take the database of the path, as mongodump takes that of `--db`.
+    pub fn names_database(&self) -> bool {
+        self.scheme == SRV && self.needs_source()
+    }
+
+    fn needs_source(&self) -> bool {
+        self.user.is_some() && self.value("authSource").is_none() && self.wants_password()
+    }
+
+    /// The connection string without the password and, where it can be, without the database, which is given apart: what
+    /// the user is checked against stays what it was.
     pub fn uri(&self, for_tools: bool) -> String {
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let user = self.user.as_ref().map(|user| format!("{}@", encode(user))).unwrap_or_default();
@@ -127,12 +154,12 @@ impl Place {
             .filter(|(name, _)| !(for_tools && name.eq_ignore_ascii_case("serverSelectionTimeoutMS")))
             .cloned()
             .collect();
-        // `mongodb+srv` may name it in DNS, where nothing overrules a database in the path.
-        if self.user.is_some() && self.value("authSource").is_none() && self.wants_password() {
+        let path = if self.names_database() { encode(&self.database) } else { String::new() };
+        if self.needs_source() && path.is_empty() {
             parameters.push(("authSource".to_owned(), self.database.clone()));
         }
         let query: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        format!("{}{user}{}/?{}", self.scheme, self.hosts, query.join("&")).trim_end_matches('?').to_owned()
+        format!("{}{user}{}/{path}?{}", self.scheme, self.hosts, query.join("&")).trim_end_matches('?').to_owned()
     }
 
     /// The server, for messages.
@@ -179,10 +206,12 @@ mod tests {
             ),
             (
                 "mongodb+srv://u%3A:p@ss:w@h/ü%25?replicaSet=r%20s",
-                "mongodb+srv://u%3A@h/?replicaSet=r%20s&authSource=%C3%BC%25",
+                "mongodb+srv://u%3A@h/%C3%BC%25?replicaSet=r%20s",
                 "ü%",
                 "p@ss:w",
             ),
+            ("mongodb+srv://u@h/d?authSource=admin", "mongodb+srv://u@h/?authSource=admin", "d", ""),
+            ("mongodb+srv://h/d", "mongodb+srv://h/", "d", ""),
             ("mongodb://u@h/d?authMechanism=MONGODB-X509", "mongodb://u@h/?authMechanism=MONGODB%2DX509", "d", ""),
         ];
         for (url, uri, database, password) in table {
@@ -193,6 +222,11 @@ mod tests {
         let place = parse("mongodb://h/d?serverSelectionTimeoutMS=1500").unwrap();
         assert_eq!((place.uri(true).as_str(), place.selection_seconds()), ("mongodb://h/", Some(2)));
         assert!(place.uri(false).ends_with("?serverSelectionTimeoutMS=1500"));
+        let url = "mongodb://h/d?readPreference=nearest&readPreferenceTags=dc%3Any&readPreferenceTags=&tls=true\
+                   &maxStalenessSeconds=120&READCONCERNLEVEL=available";
+        let place = parse(url).unwrap();
+        assert!(place.uri(true).contains("?readPreference=nearest&readPreferenceTags=dc%3Any&readPreferenceTags=&tls"));
+        assert_eq!(place.at_primary().uri(true), "mongodb://h/?tls=true");
     }
 
     #[test]
@@ -209,6 +243,11 @@ mod tests {
             "mongodb://u:canary@h/a%20b",
             "mongodb://u@h/d?canary",
             "mongodb://u@h/d?tlsCertificateKeyFilePassword=canary",
+            "mongodb://u@h/d?sslClientCertificateKeyPassword=canary",
+            "mongodb://u@h/d?authMechanismProperties=AWS_SESSION_TOKEN:canary",
+            "mongodb://u@h/d?proxyHost=p&proxyUsername=u&proxyPassword=canary",
+            "mongodb://u@h/d?PROXYPASSWORD=canary",
+            "mongodb://u@h/d?proxy%50assword=canary",
             "",
         ] {
             let error = parse(url).expect_err(url);
