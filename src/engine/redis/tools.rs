@@ -167,9 +167,17 @@ impl Tools {
     /// [`Kind::Tool`], with [`marks::GONE`] when a mark does not stand; it may have been done all the same, for the answer can be
     /// lost. What EXEC says of each is not read.
     pub fn transact(&self, tool: &Tool, marks: &Marks, commands: &[Command], cx: &Cx) -> Result<()> {
-        let looks = marks::looks(marks);
+        let all = [marks::looks(marks), vec![command(["MULTI"])], commands.to_vec(), vec![command(["EXEC"])]];
+        self.at_once(tool, &all.concat(), cx)
+    }
+
+    /// All of these, one behind the other, over a connection that is not made again.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server says no to one of them, and the others are done all the same, or can't be asked.
+    pub fn at_once(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<()> {
         let mut input = Vec::new();
-        for words in looks.iter().chain([&command(["MULTI"])]).chain(commands).chain([&command(["EXEC"])]) {
+        for words in commands {
             input.extend(format!("*{}\r\n", words.len()).bytes());
             for word in words {
                 input.extend(format!("${}\r\n", word.len()).bytes());
