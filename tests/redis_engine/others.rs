@@ -1,20 +1,22 @@
 //! What others do to the server meanwhile, or have left there: clients that write where a restore loads, restores that were
-//! killed.
+//! killed, a Sentinel.
 
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use voxeltron_backup::engine::{Aside, Destination, Keep, Request};
 use voxeltron_backup::error::Error;
 
 use crate::accidents::{Much, fake};
 use crate::on;
-use crate::support::{Place, Server, Which, cursor, dump, inspected, open, restore, restore_in};
+use crate::support::{PASSWORD, Place, Server, Which, cursor, dump, inspected, open, restore, restore_in};
 
 on!(
     redis7 Redis7: a_database_that_a_killed_restore_left_is_no_part_of_a_backup, an_undo_of_what_was_left_works,
-        what_is_live_is_looked_at_right_before, what_others_write_into_a_free_database_stays;
+        what_is_live_is_looked_at_right_before, what_others_write_into_a_free_database_stays, a_sentinel_is_not_deceived, whom_the_server_follows_is_looked_at;
     valkey8 Valkey8: a_database_that_a_killed_restore_left_is_no_part_of_a_backup, an_undo_of_what_was_left_works,
-        what_is_live_is_looked_at_right_before, what_others_write_into_a_free_database_stays;
+        what_is_live_is_looked_at_right_before, what_others_write_into_a_free_database_stays, a_sentinel_is_not_deceived, whom_the_server_follows_is_looked_at;
 );
 
 /// What marks a database that is not live.
@@ -155,4 +157,69 @@ fn what_others_write_into_a_free_database_stays(which: Which) {
             }
         }
     }
+}
+
+/// One that is ended with the test.
+struct Sentinel(Child);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// It would take the server for a replica while it follows us, make another one the primary, and have written down what the
+/// restore has changed for its time.
+fn a_sentinel_is_not_deceived(which: Which) {
+    let server = Server::new(which);
+    let before = server.small().digest();
+    let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
+    server.cli(&["DEL", "key:1"]);
+    let settings = server.settings();
+    let folder = tempfile::tempdir().unwrap();
+    let quoted: String = PASSWORD.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+    let conf = format!(
+        "port 0\nunixsocket {folder}/s\ndir {folder}\nsentinel monitor m 127.0.0.1 {} 1\nsentinel auth-pass m \"{quoted}\"\n",
+        server.port,
+        folder = folder.path().display()
+    );
+    std::fs::write(folder.path().join("conf"), conf).unwrap();
+    let mut command = Command::new(which.tool("server"));
+    command.arg(folder.path().join("conf")).arg("--sentinel").stdin(Stdio::null());
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    let sentinel = Sentinel(command.spawn().unwrap());
+    let watches = || server.cli(&["PUBSUB", "NUMSUB", "__sentinel__:hello"]).ends_with('1');
+    for _ in 0..6000 {
+        if watches() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(watches(), "{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    let restored = restore(server.engine().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert!(
+        restored.notes[0].starts_with("restored key by key, not by replication: a Sentinel watches it"),
+        "{restored:?}"
+    );
+    assert!(!server.cli(&["INFO", "commandstats"]).contains("cmdstat_replicaof"));
+    assert_eq!(server.digest(), before);
+    drop(sentinel);
+    assert_eq!(server.settings(), settings);
+}
+
+/// One that has been told to follow another is not taken for one that follows us.
+fn whom_the_server_follows_is_looked_at(which: Which) {
+    let server = Server::new(which);
+    let (bytes, findings) = dump(server.small().engine().as_ref()).unwrap();
+    let tools = fake(
+        which,
+        "case \"$*\" in *--no-raw*) $real \"$@\" | sed 's/^master_port:.*/master_port:1\\r/';; *) exec $real \"$@\";; esac",
+    );
+    let engine =
+        open(voxeltron_backup::engine::Settings { tools_dir: Some(tools.path().to_owned()), ..server.settings_of() });
+    let error = restore(engine.as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap_err();
+    assert!(error.message.contains("somebody else told the server to follow 127.0.0.1:1"), "{error:?}");
 }

@@ -176,10 +176,24 @@ fn way(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<IpAddr> {
         let list = modules.into_iter().collect::<Vec<_>>().join(", ");
         return no(&format!("with modules ({list}) it may not be able to keep its old data while it loads"));
     }
+    if is_watched(tools, client, cx)? {
+        return no("a Sentinel watches it, and would take the restore for a failure");
+    }
     memory_of_replication(facts, tools, client, cx)?;
     match tools.place.socket {
         Some(_) => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         None => feed::our_address(&tools.place.host, tools.place.port),
+    }
+}
+
+/// Whether a Sentinel watches the server: each of them listens there for the others. It would put another server in its place
+/// while it follows us, and have it write down (CONFIG REWRITE) what is changed for that time.
+fn is_watched(tools: &Tools, client: &Tool, cx: &Cx) -> Result<bool> {
+    match tools.ask(client, ["PUBSUB", "NUMSUB", "__sentinel__:hello"], cx) {
+        Ok(answer) => Ok(answer.trim_end().rsplit_once("(integer) ").is_some_and(|(_, number)| number != "0")),
+        Err(error) if error.is_stopped() || is_cut(&error) => Err(error),
+        // One who may not ask that is not held up by it.
+        Err(_) => Ok(false),
     }
 }
 
