@@ -16,6 +16,8 @@ const TICK: Duration = Duration::from_millis(2);
 /// How long the server has at least for what it was told last, once its answers don't pass any more; and at most, where a busy
 /// one has not answered yet.
 const ACTS: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(10)];
+/// More than the half second after which a client of Redis tells how long an answer took.
+const SLOW: Duration = Duration::from_millis(800);
 const FOLLOW: &[u8] = b"\r\nREPLICAOF\r\n$9\r\n127.0.0.1\r\n$5\r\n";
 
 /// So many points where a restore is killed or cut; with `VOXELTRON_TEST_LONG` set, as many as `long`.
@@ -31,6 +33,9 @@ pub enum Cut {
     Bytes(u64),
     /// The server hears this from a client, at the time that is counted, and its answer is lost.
     Heard(&'static str, u64),
+    /// The server does not hear this from a client, at the time that is counted and at the next one, when it is said again; the
+    /// connection is cut after so long that the client tells how long it took.
+    Lost(&'static str, u64),
 }
 
 #[derive(Debug)]
@@ -200,6 +205,17 @@ fn one_way(
                 }
                 return cut(shared);
             }
+            Cut::Lost(words, time) if is_client => match shared.hears(&bytes, words) {
+                Some(heard) if heard == time || heard == time + 1 => {
+                    std::thread::sleep(SLOW);
+                    if heard == time {
+                        shared.age.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                    return cut(shared);
+                }
+                _ => {}
+            },
             _ => {}
         }
         if !is_client {

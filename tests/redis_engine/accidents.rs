@@ -123,7 +123,7 @@ pub struct Much {
     pub folder: tempfile::TempDir,
     pub new: String,
     pub old: String,
-    settings: std::collections::BTreeMap<String, String>,
+    pub settings: std::collections::BTreeMap<String, String>,
 }
 
 impl Much {
@@ -196,7 +196,7 @@ impl Much {
         format!("{low:?} {which} {:?}", code.lines().find(|line| line.contains("return")))
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voxeltron-backup"));
         command.args(["-q", "-c"]).arg(self.folder.path().join("config.toml")).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -418,7 +418,7 @@ fn a_signal_in_the_middle_leaves_nothing(which: Which) {
 }
 
 /// A folder of tools in which this script stands for the client; `$real` is the real one.
-fn fake(which: Which, script: &str) -> tempfile::TempDir {
+pub fn fake(which: Which, script: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(which.tools()).unwrap().flatten() {
         std::os::unix::fs::symlink(entry.path(), folder.path().join(entry.file_name())).unwrap();

@@ -11,8 +11,10 @@ use crate::on;
 use crate::support::Which;
 
 on!(
-    redis7 Redis7: cut_at_any_point, cut_at_any_point_key_by_key, cut_at_what_depends_on_the_session;
-    valkey8 Valkey8: cut_at_any_point, cut_at_any_point_key_by_key, cut_at_what_depends_on_the_session;
+    redis7 Redis7: cut_at_any_point, cut_at_any_point_key_by_key, cut_at_what_depends_on_the_session,
+        a_slow_answer_that_is_cut_is_none;
+    valkey8 Valkey8: cut_at_any_point, cut_at_any_point_key_by_key, cut_at_what_depends_on_the_session,
+        a_slow_answer_that_is_cut_is_none;
 );
 
 /// Has the program reach the server through a cutter.
@@ -95,5 +97,26 @@ fn cut_at_what_depends_on_the_session(which: Which) {
     println!("{outcomes:?}");
     for sure in ["SWAPDB new", "FLUSHDB new"] {
         assert!(outcomes.iter().any(|outcome| outcome == sure), "{outcomes:?}");
+    }
+}
+
+/// The client tells how long an answer took that was slow, also when there was none; twice, for some ask again by themselves.
+fn a_slow_answer_that_is_cut_is_none(which: Which) {
+    let much = Much::of(1000, which, false, "");
+    let cutter = cutter(&much);
+    for (words, time) in
+        [("GET\r\n$10\r\nmasterauth\r\n", 3), ("SET\r\n$10\r\nmasterauth\r\n", 2), ("REPLICAOF\r\n$2\r\nNO\r\n", 1)]
+    {
+        much.make_old();
+        cutter.arm(Cut::Lost(words, time), Duration::ZERO);
+        let output = much.restore().output().unwrap();
+        let was_cut = cutter.happened();
+        cutter.open();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {said}");
+        assert_eq!(much.server.settings(), much.settings, "{words:?}: {said}");
+        assert!(much.server.cli(&["ROLE"]).starts_with("master"), "{words:?}: {said}");
+        assert_eq!((much.digest(), was_cut), (much.new.clone(), true), "{words:?}: {said}");
+        much.again();
     }
 }

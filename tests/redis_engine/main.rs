@@ -10,6 +10,7 @@ mod accidents;
 mod cuts;
 #[path = "../common/cutter.rs"]
 mod cutter;
+mod others;
 mod program;
 mod refusals;
 mod roundtrip;

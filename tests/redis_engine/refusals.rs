@@ -350,6 +350,9 @@ fn a_backup_with_the_wrong_keys_is_caught(which: Which) {
         check(&["SELECT 3\nSMISMEMBER set a \"b\" c"], "OK\n1\n1\n0"),
         check(&["EXISTS", "no such key"], "0"),
         check(&["GET nokey"], ""),
+        // The client tells how long what is slow has taken.
+        check(&["WAIT", "1", "700"], "0"),
+        check(&["WAIT 1 700\nDBSIZE"], "0\n200"),
     ];
     drill(&findings.counts, &good).unwrap();
     // By what was counted when it was made.

@@ -239,6 +239,36 @@ fn keys_that_have_expired_meanwhile_are_no_difference() {
     assert_eq!(server.cli(&["DBSIZE"]), "200");
 }
 
+/// Hashes all of whose fields have expired are gone, though their keys had no instant.
+#[test]
+fn hashes_whose_fields_have_expired_meanwhile_are_no_difference() {
+    let server = Server::new(Which::Redis8);
+    server.small();
+    let exist = || (server.cli(&["EXISTS", "soon"]), server.cli(&["-n", "5", "EXISTS", "alone"]));
+    let both = ("1".to_owned(), "1".to_owned());
+    // In so little time that it is soon over; in more, where the dump has not begun by then.
+    let dumped = ["1500", "8000", "60000"].into_iter().find_map(|time| {
+        for (number, key) in [("0", "soon"), ("5", "alone")] {
+            server.cli(&["-n", number, "HSET", key, "f", "1"]);
+            server.cli(&["-n", number, "HPEXPIRE", key, time, "FIELDS", "1", "f"]);
+        }
+        let (bytes, findings) = dump(server.engine().as_ref()).unwrap();
+        (exist() == both).then_some((bytes, findings))
+    });
+    let (bytes, findings) = dumped.expect("a dump that holds them");
+    let count = |name: &str| findings.counts.get(name).copied().flatten();
+    assert_eq!((count("db0"), count("db5")), (Some(201), Some(1)), "they have no instant of their own");
+    while exist() != ("0".to_owned(), "0".to_owned()) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    for destination in [Destination::Drill, Destination::InPlace] {
+        let restored = restore(server.engine().as_ref(), cursor(&bytes), destination, &findings.counts).unwrap();
+        assert_eq!(restored.notes, Vec::<String>::new());
+    }
+    restore(server.unfollowing().as_ref(), cursor(&bytes), Destination::InPlace, &findings.counts).unwrap();
+    assert_eq!((exist(), server.cli(&["DBSIZE"]).as_str()), (("0".to_owned(), "0".to_owned()), "200"));
+}
+
 #[test]
 fn every_servers_dump_into_newer_ones_and_never_into_older() {
     let servers = [Which::Redis7, Which::Valkey8, Which::Redis8, Which::Valkey9].map(Server::new);

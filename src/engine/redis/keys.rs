@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
-use super::marks::{MARKER, Marks, can_look, clear, is_gone, left};
+use super::marks::{MARKER, Marks, can_look, clear, is_gone, left, let_be, take};
 use super::rdb::inspector::Keys;
 use super::rdb::{CRC64, Event, Key};
 use super::reasons::{by_file, is_cut};
@@ -92,11 +92,28 @@ impl Load<'_> {
         numbers.iter().map(|number| (*number, self.mark(word).into_bytes())).collect()
     }
 
-    /// Empties these databases again, whatever has come in between, and gives the error that led to it.
-    fn undo(&self, numbers: &[u64], error: Error) -> Error {
+    /// Empties the databases into which was loaded again, whatever has come in between, and gives the error that led to it. One
+    /// that holds more than was loaded is another's too by now: what is in there stays.
+    fn undo(&self, pairs: &BTreeMap<u64, u64>, error: Error) -> Error {
         let cx = for_cleanup(self.cx, super::CLEANUP);
-        let marks = self.marks(numbers, NEW);
-        if let Err(failure) = patiently(&cx, is_cut, || clear(self.tools, self.client, &marks, &cx)) {
+        let undone = patiently(&cx, is_cut, || {
+            let there = Facts::ask(self.tools, self.client, &cx)?;
+            for (number, scratch) in pairs {
+                let (wanted, mark) = (self.wanted(*number), self.marks(&[*scratch], NEW));
+                let found = there.keys.get(scratch).copied().unwrap_or_default();
+                if found.lasting <= wanted.lasting + 1 && found.expiring <= wanted.expiring {
+                    clear(self.tools, self.client, &mark, &cx)?;
+                } else if let_be(self.tools, self.client, *scratch, &mark, &cx)? {
+                    self.cx.report.warn(&format!(
+                        "somebody else writes into database {scratch}, which was empty before: what they wrote and what was \
+                         loaded is left there; empty it if nobody needs it"
+                    ));
+                }
+            }
+            Ok(())
+        });
+        if let Err(failure) = undone {
+            let numbers: Vec<&u64> = pairs.values().collect();
             self.cx.report.warn(&format!(
                 "databases {numbers:?} could not be emptied again: {failure}; the next restore does it"
             ));
@@ -118,8 +135,10 @@ impl Load<'_> {
     ///
     /// # Errors
     /// [`Kind::Tool`]; the live data is then as it was.
-    pub fn in_place(&self, facts: &Facts) -> Result<Option<String>> {
+    pub fn in_place(&self) -> Result<Option<String>> {
         can_look(self.tools, self.client, self.cx)?;
+        // Asked right here: what was empty when the restore began may be another's by now.
+        let facts = &Facts::ask(self.tools, self.client, self.cx)?;
         let left = left(self.tools, self.client, facts, self.cx)?;
         clear(self.tools, self.client, &left, self.cx)?;
         let live: BTreeSet<u64> = facts.keys.keys().filter(|number| !left.contains_key(number)).copied().collect();
@@ -136,8 +155,8 @@ impl Load<'_> {
                 .hint(format!("raise `databases` in the server's configuration; or {}", by_file(self.tools))));
         }
         let pairs: BTreeMap<u64, u64> = wanted.into_iter().zip(free.iter().copied()).collect();
-        self.load(&pairs, true).map_err(|error| self.undo(&free, error))?;
-        self.cx.world.cancel.check().map_err(|error| self.undo(&free, error))?;
+        self.load(&pairs, true).map_err(|error| self.undo(&pairs, error))?;
+        self.cx.world.cancel.check().map_err(|error| self.undo(&pairs, error))?;
         let cx = for_cleanup(self.cx, super::CLEANUP);
         self.touched.set(true);
         self.swap(&pairs, facts, &cx)?;
@@ -153,8 +172,9 @@ impl Load<'_> {
     ///
     /// # Errors
     /// [`Kind::Tool`]; the database is then empty again.
-    pub fn into_one(&self, number: u64, facts: &Facts) -> Result<()> {
+    pub fn into_one(&self, number: u64) -> Result<()> {
         can_look(self.tools, self.client, self.cx)?;
+        let facts = &Facts::ask(self.tools, self.client, self.cx)?;
         let left = left(self.tools, self.client, facts, self.cx)?;
         clear(self.tools, self.client, &left, self.cx)?;
         let fail = |message: String, hint: &str| Err(Error::new(Kind::Tool, message).hint(hint));
@@ -175,10 +195,10 @@ impl Load<'_> {
             );
         };
         let pairs = BTreeMap::from([(from, number)]);
-        self.load(&pairs, true).map_err(|error| self.undo(&[number], error))?;
+        self.load(&pairs, true).map_err(|error| self.undo(&pairs, error))?;
         let unmark = [command(["SELECT", &number.to_string()]), command(["DEL", MARKER])];
         self.transact(&self.marks(&[number], NEW), &unmark, self.cx)
-            .map_err(|error| self.undo(&[number], self.taken_away(error)))
+            .map_err(|error| self.undo(&pairs, self.taken_away(error)))
     }
 
     /// Into a server of our own that is empty.
@@ -196,20 +216,20 @@ impl Load<'_> {
 
     /// The databases of the backup that hold keys.
     fn filled(&self) -> Vec<u64> {
-        let keys = self.spool.contents.keys.iter();
-        keys.filter(|(_, keys)| keys.lasting + keys.expiring > 0).map(|(number, _)| *number).collect()
+        let keys = self.spool.contents.live(&self.spool.contents.keys).into_iter();
+        keys.filter(|(_, keys)| keys.lasting + keys.expiring > 0).map(|(number, _)| number).collect()
+    }
+
+    /// What is to be loaded of this database.
+    fn wanted(&self, number: u64) -> Keys {
+        self.spool.contents.live(&self.spool.contents.keys).get(&number).copied().unwrap_or_default()
     }
 
     /// Loads each database into the one that it is paired with, and counts what is there then.
     fn load(&self, pairs: &BTreeMap<u64, u64>, mark: bool) -> Result<()> {
         if mark {
-            let marks: Vec<Command> = pairs
-                .values()
-                .flat_map(|scratch| {
-                    [command(["SELECT", &scratch.to_string()]), command(["SET", MARKER, &self.mark(NEW)])]
-                })
-                .collect();
-            self.transact(&Marks::new(), &marks, self.cx)?;
+            let scratches: Vec<u64> = pairs.values().copied().collect();
+            take(self.tools, self.client, &self.marks(&scratches, NEW), self.cx)?;
         }
         let call = self.tools.pipe(self.client);
         self.cx.report.detail(&call.display());
@@ -228,10 +248,11 @@ impl Load<'_> {
         outcome.map_err(|error| self.tools.piped(error))?;
         let there = Facts::ask(self.tools, self.client, self.cx)?;
         for (number, scratch) in pairs {
-            let wanted = self.spool.contents.keys.get(number).copied().unwrap_or_default();
+            let wanted = self.wanted(*number);
             let found = there.keys.get(scratch).copied().unwrap_or_default();
             let lasting = found.lasting.saturating_sub(u64::from(mark));
-            if lasting != wanted.lasting || found.expiring > wanted.expiring {
+            let least = wanted.lasting.saturating_sub(wanted.fading);
+            if !(least..=wanted.lasting).contains(&lasting) || found.expiring > wanted.expiring {
                 let message = format!(
                     "database {scratch} holds {lasting} keys and {} that expire, where the backup has {} and {} in database {number}",
                     found.expiring, wanted.lasting, wanted.expiring
@@ -252,7 +273,8 @@ impl Load<'_> {
             if key.expires.is_some_and(|at| at <= now) {
                 return Ok(());
             }
-            let Some(scratch) = pairs.get(&key.database) else { return Ok(()) };
+            let database = Some(key.database).filter(|number| !self.spool.contents.marked.contains(number));
+            let Some(scratch) = database.and_then(|number| pairs.get(&number)) else { return Ok(()) };
             let mut send = || -> Result<()> {
                 if selected != Some(*scratch) {
                     let number = scratch.to_string();
@@ -326,11 +348,11 @@ impl Load<'_> {
         let mut old_functions = None;
         if with_functions {
             let dumped = self.tools.ask(self.client, ["FUNCTION", "DUMP"], cx);
-            let dumped = strings(&dumped.map_err(|error| self.undo(&scratches, error))?);
+            let dumped = strings(&dumped.map_err(|error| self.undo(pairs, error))?);
             old_functions = dumped.into_iter().next();
             // Emptied first: if the new ones are refused then, that they are missing tells.
             commands.push(command(["FUNCTION", "FLUSH"]));
-            let new = self.functions().map_err(|error| self.undo(&scratches, error))?;
+            let new = self.functions().map_err(|error| self.undo(pairs, error))?;
             commands.extend(new.map(restore_functions));
         }
         commands.extend(exchange(pairs, &self.mark(OLD)));
@@ -353,7 +375,7 @@ impl Load<'_> {
             let refused = !error.tail.is_empty() && !is_cut(&error);
             self.touched.set(!refused);
             let error = self.taken_away(error);
-            return Err(if refused { self.undo(&scratches, error) } else { self.leave(pairs, error) });
+            return Err(if refused { self.undo(pairs, error) } else { self.leave(pairs, error) });
         }
         let there =
             patiently(cx, is_cut, || server::functions(self.tools, self.client, facts, cx)).map_err(|error| {
@@ -365,7 +387,7 @@ impl Load<'_> {
             let error = Error::new(Kind::Tool, "the server does not take the backup's functions").hint(
                 "FUNCTION RESTORE fails for them: are they for another version or engine? look at the server's log",
             );
-            return Err(self.undo(&scratches, error));
+            return Err(self.undo(pairs, error));
         }
         Ok(())
     }

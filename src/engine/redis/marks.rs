@@ -21,6 +21,12 @@ const LOOK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end \
                     redis.call('SET', KEYS[2], 1) redis.call('DEL', KEYS[2]) \
                     return redis.error_reply(ARGV[2] .. ' of this restore is not there any more')";
 
+/// Sets a mark, in one step with the look whether the database is empty.
+const TAKE: &str = "if redis.call('DBSIZE') == 0 then return redis.call('SET', KEYS[1], ARGV[1]) end \
+                    return redis.error_reply(ARGV[2])";
+/// How the server says that a database is not empty.
+const TAKEN: &str = "TAKEN database";
+
 /// Databases, and what the mark in each of them says.
 pub type Marks = BTreeMap<u64, Vec<u8>>;
 
@@ -69,6 +75,24 @@ pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Mark
     Ok(left)
 }
 
+/// Sets these marks, each in a database that is empty.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] when one is not, or the server can't be asked or says no.
+pub fn take(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()> {
+    let set = |(number, mark): (&u64, &Vec<u8>)| {
+        let why = format!("{TAKEN} {number} is not empty any more");
+        let script = [&b"EVAL"[..], TAKE.as_bytes(), b"1", MARKER.as_bytes(), mark, why.as_bytes()];
+        [command(["SELECT", &number.to_string()]), command(script)]
+    };
+    let commands: Vec<Command> = marks.iter().flat_map(set).collect();
+    tools.at_once(client, &commands, cx).map_err(|error| match error.tail.iter().any(|line| line.contains(TAKEN)) {
+        true => Error { hint: None, ..error }
+            .hint("somebody has begun to write there: run it again (--into: with another number)"),
+        false => error,
+    })
+}
+
 /// Empties databases that are not live, while their marks stand.
 ///
 /// # Errors
@@ -76,14 +100,25 @@ pub fn left(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<Mark
 pub fn clear(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()> {
     for (number, mark) in marks {
         let one = Marks::from([(*number, mark.clone())]);
-        let commands = [command(["SELECT", &number.to_string()]), command(["FLUSHDB", "ASYNC"])];
-        match tools.transact(client, &one, &commands, cx) {
-            // It is empty already, or another's.
-            Err(error) if is_gone(&error) => {}
-            other => other?,
-        }
+        while_it_stands(tools, client, *number, &one, command(["FLUSHDB", "ASYNC"]), cx)?;
     }
     Ok(())
+}
+
+/// Takes this mark away, so that what is there is live; says whether it stood.
+///
+/// # Errors
+/// [`crate::error::Kind::Tool`] when the server can't be asked or says no.
+pub fn let_be(tools: &Tools, client: &Tool, number: u64, mark: &Marks, cx: &Cx) -> Result<bool> {
+    while_it_stands(tools, client, number, mark, command(["DEL", MARKER]), cx)
+}
+
+/// Does that in a database while its mark stands: otherwise it is empty already, or another's.
+fn while_it_stands(tools: &Tools, client: &Tool, number: u64, mark: &Marks, what: Command, cx: &Cx) -> Result<bool> {
+    match tools.transact(client, mark, &[command(["SELECT", &number.to_string()]), what], cx) {
+        Err(error) if is_gone(&error) => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// Whether a transaction was none because a mark had gone.

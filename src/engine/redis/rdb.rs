@@ -7,6 +7,7 @@ use std::ops::Range;
 use crc::{CRC_64_REDIS, Crc, Digest, Table};
 
 use self::shapes::Shape;
+use super::marks::MARKER;
 use crate::error::{Error, Kind, Result};
 
 pub mod inspector;
@@ -25,6 +26,11 @@ pub const NEWEST_REDIS: u32 = 12;
 pub const NEWEST_VALKEY: u32 = 80;
 /// The record of a library of functions.
 pub const FUNCTION: u8 = shapes::FUNCTION;
+
+/// Whether a value of this type is a hash whose fields expire.
+pub fn is_fading(kind: u8) -> bool {
+    shapes::FADING.contains(&kind)
+}
 
 /// Whose format it is; from version 80 on Valkey has one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct Key {
     pub name: Range<u64>,
     /// Where its value is.
     pub value: Range<u64>,
+    /// Whether it is the mark of a restore.
+    pub is_mark: bool,
 }
 
 /// What has just been read whole.
@@ -287,7 +295,7 @@ impl Parser {
         if let Some(shapes) = shapes::of_opcode(code) {
             self.stack.push(Todo::Shapes(shapes));
         } else if let Some(shapes) = shapes::of_type(code, self.family) {
-            self.stack.extend([Todo::Shapes(shapes), Todo::NameEnds, Todo::Shapes(&[Shape::Str])]);
+            self.stack.extend([Todo::Shapes(shapes), Todo::NameEnds, Todo::Shapes(&[Shape::Name])]);
             self.name = self.at..self.at;
         } else {
             let what = if code >= 200 { "opcode" } else { "type of value" };
@@ -325,6 +333,7 @@ impl Parser {
                 expires: self.expires.take(),
                 name: self.name.clone(),
                 value: self.name.end..self.at,
+                is_mark: kind == shapes::STRING && self.kept.first().is_some_and(|name| name == MARKER),
             })),
         }
     }

@@ -113,6 +113,7 @@ fn follow(tools: &Tools, client: &Tool, feed: &Feed, cx: &Cx) -> Result<Facts, F
     let started = clock.monotonic();
     let mut since = started;
     let deaf = crate::engine::tools::for_cleanup(cx, LOADING);
+    let ours = format!("{}:{}", feed.address().ip(), feed.address().port());
     loop {
         let (_, whole) = feed.sent();
         let now = clock.monotonic();
@@ -143,6 +144,11 @@ fn follow(tools: &Tools, client: &Tool, feed: &Feed, cx: &Cx) -> Result<Facts, F
             let facts = patiently(cx, is_cut, || Facts::ask(tools, client, cx))?;
             if !facts.is_replica() {
                 return Err(Error::new(Kind::Tool, "somebody else told the server to follow nobody").into());
+            }
+            let master = facts.master();
+            if master != ours {
+                let message = format!("somebody else told the server to follow {master}");
+                return Err(Error::new(Kind::Tool, message).into());
             }
             let loading =
                 facts.number("loading") + facts.number("async_loading") + facts.number("master_sync_in_progress");

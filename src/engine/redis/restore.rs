@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::drill;
 use super::feed;
 use super::keys::{self, Load};
+use super::marks::{can_look, clear, left};
 use super::rdb::inspector::{compare, counts};
 use super::reasons::{by_file, is_cut};
 use super::replicate::{self, Failure};
@@ -40,7 +41,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     let facts = Facts::ask(tools, &client, cx)?;
     let (mut changed, was_left) = Changed::open(tools, &client, cx)?;
     let facts = if was_left { Facts::ask(tools, &client, cx)? } else { facts };
-    let mut notes = Vec::new();
+    let mut notes = left_out(&spool);
     if was_left {
         notes.push(
             "a restore that was interrupted had left settings of the server changed; they are put back".to_owned(),
@@ -62,22 +63,49 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
                 .hint("give the number of an empty database of this server: --into 5")
         })?;
         memory(tools, &spool, &facts, false)?;
-        load.into_one(number, &facts)?;
+        load.into_one(number)?;
         if spool.contents.functions > 0 {
             notes.push("functions belong to the whole server and are not restored beside it".to_owned());
         }
-        return Ok(Restored { counts: spool.contents.counts(), notes });
+        return Ok(Restored { counts: spool.contents.live_counts(), notes });
     }
-    request.keep.as_ref().map_or(Ok(()), Keep::take)?;
+    if let Some(keep) = &request.keep {
+        sweep(tools, &client, &facts, cx)?;
+        keep.take()?;
+    }
     let placed = in_place(&load, &facts, &mut changed, request.keep.is_some());
     if placed.is_err() && !load.touched.get() {
         request.untouched();
     }
     notes.extend(placed?);
-    let (mut found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
+    let (found, functions) = patiently(cx, is_cut, || keys::counted(tools, &client, cx))?;
     // What was live before, and could not be cleared away, is no part of it.
+    let mut found = spool.contents.live(&found);
     found.retain(|number, _| spool.contents.keys.contains_key(number));
     Ok(Restored { counts: counts(&found, functions), notes })
+}
+
+/// Tells of databases that a killed restore had left at the backup's server.
+fn left_out(spool: &Spool) -> Vec<String> {
+    let tell = |number: &u64| {
+        format!(
+            "the backup holds what an interrupted restore had left in database {number}; that is no live data, and left out"
+        )
+    };
+    spool.contents.marked.iter().map(tell).collect()
+}
+
+/// Clears what killed restores have left, before what is live is kept: it is no part of that. One who may not, or has no such
+/// thing to look for, is not held up by it.
+fn sweep(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<()> {
+    let swept = left(tools, client, facts, cx).and_then(|left| match left.is_empty() {
+        true => Ok(()),
+        false => can_look(tools, client, cx).and_then(|()| clear(tools, client, &left, cx)),
+    });
+    match swept {
+        Err(error) if error.is_stopped() || is_cut(&error) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// What was counted when the backup was made, against what is in it now.
@@ -148,10 +176,24 @@ fn way(tools: &Tools, client: &Tool, facts: &Facts, cx: &Cx) -> Result<IpAddr> {
         let list = modules.into_iter().collect::<Vec<_>>().join(", ");
         return no(&format!("with modules ({list}) it may not be able to keep its old data while it loads"));
     }
+    if is_watched(tools, client, cx)? {
+        return no("a Sentinel watches it, and would take the restore for a failure");
+    }
     memory_of_replication(facts, tools, client, cx)?;
     match tools.place.socket {
         Some(_) => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         None => feed::our_address(&tools.place.host, tools.place.port),
+    }
+}
+
+/// Whether a Sentinel watches the server: each of them listens there for the others. It would put another server in its place
+/// while it follows us, and have it write down (CONFIG REWRITE) what is changed for that time.
+fn is_watched(tools: &Tools, client: &Tool, cx: &Cx) -> Result<bool> {
+    match tools.ask(client, ["PUBSUB", "NUMSUB", "__sentinel__:hello"], cx) {
+        Ok(answer) => Ok(answer.trim_end().rsplit_once("(integer) ").is_some_and(|(_, number)| number != "0")),
+        Err(error) if error.is_stopped() || is_cut(&error) => Err(error),
+        // One who may not ask that is not held up by it.
+        Err(_) => Ok(false),
     }
 }
 
@@ -182,7 +224,8 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: boo
     match outcome {
         Ok(loaded) => {
             let functions = server::functions(tools, client, &loaded, cx).unwrap_or(spool.contents.functions);
-            differs = compare(&spool.contents.counts(), &counts(&loaded.keys, functions)).err();
+            differs = spool.contents.compare(&counts(&spool.contents.live(&loaded.keys), functions)).err();
+            notes.extend(clear_marked(load, &loaded));
             if facts.number("connected_slaves") > 0 {
                 notes.push("the server's own replicas take all of the new data from it now".to_owned());
             }
@@ -192,7 +235,7 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: boo
             cx.report.detail(&format!("not by replication: {error}; key by key"));
             memory(tools, spool, facts, false)?;
             cx.begins(Step::Swap, "loading key by key into free databases, and exchanging all of them at once");
-            notes.extend(load.in_place(facts)?);
+            notes.extend(load.in_place()?);
             notes.push(format!("restored key by key, not by replication: {error}"));
         }
         Err(Failure::Failed(error)) => return Err(tools.explain(error)),
@@ -210,6 +253,17 @@ fn in_place(load: &Load<'_>, facts: &Facts, changed: &mut Changed<'_>, kept: boo
     }
 }
 
+/// Clears what became live with the rest and is no live data.
+fn clear_marked(load: &Load<'_>, loaded: &Facts) -> Option<String> {
+    let (tools, client, cx, marked) = (load.tools, load.client, load.cx, &load.spool.contents.marked);
+    if marked.is_empty() {
+        return None;
+    }
+    let cleared = patiently(cx, is_cut, || clear(tools, client, &left(tools, client, loaded, cx)?, cx));
+    let tell = |error| format!("databases {marked:?} hold it all the same: {error}; the next restore empties them");
+    cleared.err().map(tell)
+}
+
 /// Loads the backup into a server of our own and counts what it has then.
 fn practise(tools: &Tools, client: &Tool, spool: &Spool, request: &Request, cx: &Cx) -> Result<Restored> {
     let private = drill::start(tools, client, spool, cx)?;
@@ -224,8 +278,8 @@ fn practise(tools: &Tools, client: &Tool, spool: &Spool, request: &Request, cx: 
         }
     }
     let (found, functions) = keys::counted(&private.tools, client, cx)?;
-    let counts = counts(&found, functions);
-    compare(&spool.contents.counts(), &counts)?;
+    let counts = counts(&spool.contents.live(&found), functions);
+    spool.contents.compare(&counts)?;
     checks::run(&request.checks, &mut |check| private.tools.answer(client, &check.query, cx))?;
-    Ok(Restored { counts, notes: Vec::new() })
+    Ok(Restored { counts, notes: left_out(spool) })
 }

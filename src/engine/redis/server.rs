@@ -46,7 +46,7 @@ impl Facts {
                         .unwrap_or(0)
                 };
                 let (all, expiring) = (part("keys"), part("expires"));
-                facts.keys.insert(number, Keys { lasting: all.saturating_sub(expiring), expiring });
+                facts.keys.insert(number, Keys { lasting: all.saturating_sub(expiring), expiring, fading: 0 });
             }
             facts.info.insert(name.to_owned(), value.to_owned());
         }
@@ -216,8 +216,8 @@ mod tests {
         assert_eq!(facts.name(), "Valkey 8.1.1");
         assert_eq!(facts.release(), (8, 1));
         assert_eq!((facts.is_replica(), facts.master().as_str()), (true, "h:1"));
-        assert_eq!(facts.keys.get(&0), Some(&Keys { lasting: 3, expiring: 2 }));
-        assert_eq!(facts.keys.get(&12), Some(&Keys { lasting: 1, expiring: 0 }));
+        assert_eq!(facts.keys.get(&0), Some(&Keys { lasting: 3, expiring: 2, fading: 0 }));
+        assert_eq!(facts.keys.get(&12), Some(&Keys { lasting: 1, expiring: 0, fading: 0 }));
     }
 
     #[test]

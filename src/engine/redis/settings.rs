@@ -157,7 +157,13 @@ impl<'a> Changed<'a> {
             self.tools.ask(&self.client, ["REPLICAOF", "NO", "ONE"], &cx)?;
         }
         for change in &self.record.changes {
-            if setting(self.tools, &self.client, &change.name, &cx)?.as_deref() == Some(change.new.as_str()) {
+            // The server had it when it was changed: no value is no word that somebody else has changed it since.
+            let now = setting(self.tools, &self.client, &change.name, &cx)?.ok_or_else(|| {
+                let message = format!("CONFIG GET {}: the server gives no value", change.name);
+                let path = self.path.display();
+                Error::new(Kind::Tool, message).hint(format!("if another server is there by now, remove {path}"))
+            })?;
+            if now == change.new {
                 self.tools.ask(&self.client, ["CONFIG", "SET", &change.name, &change.old], &cx)?;
             }
         }

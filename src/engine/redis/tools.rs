@@ -167,9 +167,17 @@ impl Tools {
     /// [`Kind::Tool`], with [`marks::GONE`] when a mark does not stand; it may have been done all the same, for the answer can be
     /// lost. What EXEC says of each is not read.
     pub fn transact(&self, tool: &Tool, marks: &Marks, commands: &[Command], cx: &Cx) -> Result<()> {
-        let looks = marks::looks(marks);
+        let all = [marks::looks(marks), vec![command(["MULTI"])], commands.to_vec(), vec![command(["EXEC"])]];
+        self.at_once(tool, &all.concat(), cx)
+    }
+
+    /// All of these, one behind the other, over a connection that is not made again.
+    ///
+    /// # Errors
+    /// [`Kind::Tool`] when the server says no to one of them, and the others are done all the same, or can't be asked.
+    pub fn at_once(&self, tool: &Tool, commands: &[Command], cx: &Cx) -> Result<()> {
         let mut input = Vec::new();
-        for words in looks.iter().chain([&command(["MULTI"])]).chain(commands).chain([&command(["EXEC"])]) {
+        for words in commands {
             input.extend(format!("*{}\r\n", words.len()).bytes());
             for word in words {
                 input.extend(format!("${}\r\n", word.len()).bytes());
@@ -212,7 +220,7 @@ impl Tools {
 
     fn ask_lines(&self, tool: &Tool, input: &[u8], name: &str, cx: &Cx) -> Result<String> {
         let output = process::run(&self.lines(tool), input, cx.deadline, &cx.world)?;
-        let text = String::from_utf8_lossy(&output).replace('\r', "");
+        let text = without_times(&String::from_utf8_lossy(&output).replace('\r', ""));
         if let Some(error) = first_error(&text) {
             return Err(self.explain(Error::new(Kind::Tool, format!("{name}: the server says {error}"))));
         }
@@ -240,6 +248,19 @@ impl Tools {
     pub fn explain(&self, error: Error) -> Error {
         reasons::explain(error, self.place.user.as_deref().unwrap_or("default"), &self.toolbox.configured)
     }
+}
+
+/// Answers without what the client adds behind each that took half a second, also where none came: a line `(0.70s)`. No value
+/// looks so there: strings are quoted, and numbers have their type before them.
+fn without_times(text: &str) -> String {
+    let is_time = |line: &str| {
+        let number = line.strip_prefix('(').and_then(|rest| rest.strip_suffix("s)"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        number
+            .and_then(|number| number.split_once('.'))
+            .is_some_and(|(whole, part)| digits(whole) && digits(part) && part.len() == 2)
+    };
+    text.split_inclusive('\n').filter(|line| !is_time(line.trim_end_matches('\n'))).collect()
 }
 
 /// The first error among answers. They are printed at the start of a line, or as a part of an answer to EXEC.
@@ -372,6 +393,18 @@ mod tests {
     fn answers_without_what_is_for_people() {
         let said = "(integer) 5\n1) \"a b\\n\"\n2) 1) (nil)\n   2) (integer) 7\nOK\n\"\"\n(empty array)\n";
         assert_eq!(plain(said), "5\na b\n\n\n7\nOK\n\n");
+    }
+
+    #[test]
+    fn what_the_client_says_of_the_time_is_no_answer() {
+        assert_eq!(without_times("(0.70s)\n"), "");
+        assert_eq!(
+            without_times("(integer) 0\n(12.05s)\n\"(0.70s)\"\n1) (nil)\n"),
+            "(integer) 0\n\"(0.70s)\"\n1) (nil)\n"
+        );
+        for answer in ["(nil)\n", "(s)\n", "(.70s)\n", "(0.7s)\n", "OK"] {
+            assert_eq!(without_times(answer), answer);
+        }
     }
 
     #[test]

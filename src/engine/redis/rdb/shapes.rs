@@ -12,6 +12,8 @@ pub(super) enum Shape {
     Str,
     /// A string whose first bytes are kept.
     Keep,
+    /// The name of a key, which is kept if it is as long as that of the mark.
+    Name,
     /// So many bytes; up to eight are kept as a number.
     Bytes(u8),
     /// A float as text behind one byte of length, three of whose values are infinities and NaN.
@@ -36,6 +38,11 @@ pub(super) const EXPIRE_MS: u8 = 252;
 pub(super) const EXPIRE_S: u8 = 253;
 pub(super) const SELECT: u8 = 254;
 pub(super) const END: u8 = 255;
+
+/// The type of a string.
+pub(super) const STRING: u8 = 0;
+/// Types of hashes whose fields expire.
+pub(super) const FADING: std::ops::RangeInclusive<u8> = 22..=25;
 
 /// What follows an opcode, if it is one.
 pub(super) fn of_opcode(code: u8) -> Option<&'static [Shape]> {

@@ -3,6 +3,7 @@
 
 use super::shapes::{self, Shape};
 use super::{KEEP_BYTES, Parser, Todo, signed};
+use crate::engine::redis::marks::MARKER;
 use crate::error::Result;
 
 impl Parser {
@@ -132,7 +133,7 @@ impl Parser {
                 }
                 return Ok(taken);
             }
-            Shape::Len | Shape::Many(_) | Shape::Str | Shape::Keep => match self.length(bytes)? {
+            Shape::Len | Shape::Many(_) | Shape::Str | Shape::Keep | Shape::Name => match self.length(bytes)? {
                 (taken, None) => taken,
                 (taken, Some((number, encoded))) => {
                     self.stack.push(Todo::Shapes(rest));
@@ -150,8 +151,8 @@ impl Parser {
         match shape {
             Shape::Many(body) if !encoded => self.stack.push(Todo::Loop(number, body)),
             Shape::Len if !encoded => {}
-            Shape::Str | Shape::Keep => {
-                if shape == Shape::Keep {
+            Shape::Str | Shape::Keep | Shape::Name => {
+                if shape == Shape::Keep || (shape == Shape::Name && !encoded && number == MARKER.len() as u64) {
                     self.keeping = Some((Vec::new(), encoded && number < 3));
                 }
                 match (encoded, number) {
