@@ -28,6 +28,8 @@ mod alike;
 mod cuts;
 #[path = "common/cutter.rs"]
 mod cutter;
+#[path = "mysql/libraries.rs"]
+mod libraries;
 #[path = "common/session.rs"]
 mod session;
 #[path = "mysql/told.rs"]

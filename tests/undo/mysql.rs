@@ -34,7 +34,22 @@ impl Shop {
              CREATE TRIGGER tr BEFORE INSERT ON `b` FOR EACH ROW SET NEW.i = f(NEW.i); CREATE VIEW v AS SELECT f(i) AS i FROM b;
              CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DO DELETE FROM b WHERE i > 100;",
         );
+        this.library(0);
         this
+    }
+
+    /// Libraries, which MySQL alone has: one that differs each time, and one that comes to it.
+    fn library(&self, number: u32) {
+        if self.tools.is_some() {
+            self.sql(
+                &self.name,
+                &format!(
+                    "DROP LIBRARY IF EXISTS f; CREATE LIBRARY f LANGUAGE JAVASCRIPT AS 'export function f(){{return {number}}}';
+                     CREATE LIBRARY l{number} LANGUAGE JAVASCRIPT AS 'export const view = {number}';
+                     CREATE PROCEDURE pl{number}() LANGUAGE JAVASCRIPT USING (f, l{number} AS l) AS 'f.f()';"
+                ),
+            );
+        }
     }
 
     fn client(&self, name: &str) -> Command {
@@ -75,6 +90,7 @@ impl Bench for Shop {
                 600 - number
             ),
         );
+        self.library(number);
     }
 
     fn exchanges_at_once(&self) -> bool {

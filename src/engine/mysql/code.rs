@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::dollars;
+use super::kind;
 use super::own;
 use super::sql::{Word, ident, words};
 use crate::error::{Error, Kind, Result};
@@ -15,7 +17,7 @@ const NAME_WITHIN: usize = 60;
 /// A kind of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// A function, a procedure or a package.
+    /// A function, a procedure, a package or a library.
     Routine,
     /// A trigger.
     Trigger,
@@ -44,7 +46,7 @@ pub struct Item {
 pub struct Made {
     /// `trigger`, `view`, `routine` or `event`.
     pub what: String,
-    /// `FUNCTION`, `PROCEDURE` and so on.
+    /// `FUNCTION`, `LIBRARY`, `PACKAGE BODY` and so on.
     pub kind: String,
     /// Its name.
     pub name: String,
@@ -58,7 +60,7 @@ pub struct Made {
     text: String,
     /// Where a trigger's table stands in it.
     span: (usize, usize),
-    /// Where a view's own schema is to stand in it: it does not, so that it can be made in any.
+    /// Where its own schema is to stand in a view or a routine: it does not, so that it can be made in any.
     #[serde(default)]
     own: Vec<usize>,
 }
@@ -75,13 +77,10 @@ impl Made {
             let start: String = String::from_utf8_lossy(&item.text).chars().take(60).collect();
             Error::new(Kind::Tool, format!("a statement of the dump does not name what it makes: {start} …"))
         };
-        let kinds = ["TRIGGER", "VIEW", "FUNCTION", "PROCEDURE", "PACKAGE", "EVENT"];
-        let found = words.iter().position(|word| kinds.iter().any(|kind| word.is(kind)));
-        let at = found.ok_or_else(wrong)?;
-        let mut kind = words.get(at).map(|word| String::from_utf8_lossy(&word.text).to_ascii_uppercase());
+        let (at, mut kind) = kind::find(&words).ok_or_else(wrong)?;
         let mut next = at + 1;
-        if words.get(next).is_some_and(|word| word.is("BODY")) {
-            kind = Some("PACKAGE BODY".to_owned());
+        if kind == "PACKAGE" && words.get(next).is_some_and(|word| word.is("BODY")) {
+            kind = "PACKAGE BODY";
             next += 1;
         }
         if words.get(next).is_some_and(|word| word.is("IF")) {
@@ -93,14 +92,19 @@ impl Made {
             Err(_) => Err(wrong()),
         };
         let (name, end, _) = qualified(&words, next).ok_or_else(wrong)?;
+        let backslash = !item.settings.get("sql_mode").is_some_and(|mode| mode.contains("NO_BACKSLASH_ESCAPES"));
+        let text = match item.code {
+            Code::Routine => dollars::mended(&item.text, backslash),
+            _ => item.text.as_slice().into(),
+        };
         let mut made = Self {
             what: what(item.code).to_owned(),
-            kind: kind.unwrap_or_default(),
+            kind: kind.to_owned(),
             name: decode(name)?,
             table: String::new(),
             settings: item.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect(),
             charset: item.charset.clone(),
-            text: crate::format::hex(&item.text),
+            text: crate::format::hex(&text),
             span: (0, 0),
             own: Vec::new(),
         };
@@ -134,15 +138,17 @@ impl Made {
         script
     }
 
-    /// A view that can be made in any schema, out of one that was dumped from `schema`.
+    /// A view or routine that can be made in any schema, out of one that was dumped from `schema`.
     #[must_use]
     pub fn out_of(self, schema: &str) -> Self {
-        if self.what != "view" {
-            return self;
-        }
         let text = unhex(&self.text);
+        let places = match self.what.as_str() {
+            "view" => own::places(&text, schema),
+            "routine" => own::libraries(&text, schema),
+            _ => return self,
+        };
         let (mut kept, mut own, mut at) = (Vec::with_capacity(text.len()), Vec::new(), 0);
-        for (from, to) in own::places(&text, schema) {
+        for (from, to) in places {
             kept.extend_from_slice(text.get(at..from).unwrap_or_default());
             own.push(kept.len());
             at = to;
@@ -239,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn a_routine_uses_the_libraries_of_the_schema_that_it_is_made_in() {
+        let head =
+            "CREATE DEFINER=`s`@`s` FUNCTION `f`(`s` int) RETURNS int\n    DETERMINISTIC\n    LANGUAGE JAVASCRIPT";
+        let routine = |schema: &str| {
+            format!(
+                "{head}\n    USING ({schema}`l` AS `s`, `o`.`s`, {schema}`l``2`)\nAS $$ `s`.`l`; using (`s`.`l`) $$"
+            )
+        };
+        let made = item(Code::Routine, &routine("`s`.")).out_of("s");
+        let script = String::from_utf8(made.script("n`1", None)).unwrap();
+        assert!(script.contains(&routine("`n``1`.")), "{script}");
+    }
+
+    #[test]
     fn triggers_are_turned_to_another_table() {
         for text in [
             "/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `x y` FOR EACH ROW set @a = 1 */",
@@ -263,6 +283,15 @@ mod tests {
         assert_eq!((made.kind.as_str(), made.name.as_str()), ("FUNCTION", "f`g"));
         let made = item(Code::Routine, "CREATE PACKAGE BODY p AS x");
         assert_eq!((made.kind.as_str(), made.name.as_str()), ("PACKAGE BODY", "p"));
+        for text in ["FUNCTION `f` AS", "CREATE THING `x` AS FUNCTION f"] {
+            let item = Item { code: Code::Routine, text: text.into(), settings: BTreeMap::new(), charset: None };
+            Made::new(&item).expect_err(text);
+        }
+        for library in ["`gcd`", "if not exists s.gcd"] {
+            let text = format!("CREATE LIBRARY {library} LANGUAGE JAVASCRIPT AS $$ export function f(){{}} $$");
+            let made = item(Code::Routine, &text);
+            assert_eq!((made.kind.as_str(), made.name.as_str()), ("LIBRARY", "gcd"));
+        }
         let made = item(
             Code::View,
             "/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`b` SQL SECURITY DEFINER */\n/*!50001 VIEW `v` AS select 1 */",

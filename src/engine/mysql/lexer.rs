@@ -8,6 +8,8 @@ use crate::error::{Error, Kind, Result};
 const STATEMENT_BYTES: usize = 1024 * 1024 * 1024;
 /// How much must be there before a place outside quotes is looked at, unless it is the end.
 const LOOKAHEAD: usize = 16;
+/// Says that what follows AS is no SQL.
+const LANGUAGE: &[u8] = b" LANGUAGE ";
 
 /// What was cut off.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Piece<'a> {
 enum Place {
     Text,
     Quoted(u8),
+    /// Between two marks like `$$` or `$JAVASCRIPT$`: nothing means anything there but the second.
+    Dollars,
     Line,
     Block,
 }
@@ -46,6 +50,8 @@ pub struct Lexer {
     statement: Vec<u8>,
     insert: Option<Insert>,
     line_start: bool,
+    /// The mark that ends a text between dollars.
+    mark: Vec<u8>,
     /// Whether a backslash escapes: not under NO_BACKSLASH_ESCAPES, which the dump sets for routines that want it.
     pub backslash: bool,
 }
@@ -59,6 +65,7 @@ impl Default for Lexer {
             statement: Vec::new(),
             insert: None,
             line_start: true,
+            mark: Vec::new(),
             backslash: true,
         }
     }
@@ -87,7 +94,7 @@ impl Lexer {
     pub fn finish(&mut self, sink: &mut Sink<'_>) -> Result<()> {
         let data = std::mem::take(&mut self.carry);
         self.scan(&data, true, sink)?;
-        let open = matches!(self.place, Place::Quoted(_) | Place::Block);
+        let open = matches!(self.place, Place::Quoted(_) | Place::Dollars | Place::Block);
         if open || self.insert.is_some() || !self.statement.is_empty() {
             return Err(Error::new(Kind::Tool, "the dump is not whole: it ends inside a statement"));
         }
@@ -110,6 +117,7 @@ impl Lexer {
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
             let step = match self.place {
                 Place::Quoted(quote) => self.quoted(rest, quote, last),
+                Place::Dollars => self.dollars(rest, last),
                 Place::Line => self.line(rest),
                 Place::Block => self.block(rest, last),
                 Place::Text if rest.len() < LOOKAHEAD && !last => 0,
@@ -163,6 +171,18 @@ impl Lexer {
                 end
             }
         }
+    }
+
+    fn dollars(&mut self, rest: &[u8], last: bool) -> usize {
+        let end = rest.windows(self.mark.len().max(1)).position(|bytes| bytes == self.mark);
+        if end.is_some() {
+            self.place = Place::Text;
+        }
+        // Without an end here, one may have begun.
+        let begun = if last { 0 } else { self.mark.len().saturating_sub(1) };
+        let end = end.map_or_else(|| rest.len().saturating_sub(begun), |end| end + self.mark.len());
+        self.push(rest.get(..end).unwrap_or_default());
+        end
     }
 
     fn line(&mut self, rest: &[u8]) -> usize {
@@ -222,8 +242,39 @@ impl Lexer {
             self.line_start |= first == b'\n';
             return Ok(1);
         }
+        if first == b'$' && self.takes_dollars() {
+            return Ok(self.begin_dollars(rest, last));
+        }
         self.line_start = first == b'\n';
         self.plain(rest, first, sink)
+    }
+
+    /// Whether a mark of dollars may begin here: after the AS of what is written in a language of its own. Elsewhere a dollar
+    /// is a letter, in MariaDB and older servers at the beginning of a name, too.
+    fn takes_dollars(&self) -> bool {
+        let text = self.statement.trim_ascii_end();
+        let before = text.len().checked_sub(3).and_then(|at| text.get(at));
+        text.len() < self.statement.len()
+            && text.last_chunk::<2>().is_some_and(|word| word.eq_ignore_ascii_case(b"AS"))
+            && before.is_some_and(u8::is_ascii_whitespace)
+            && starts(text, b"create ")
+            && text.windows(LANGUAGE.len()).any(|word| word.eq_ignore_ascii_case(LANGUAGE))
+    }
+
+    fn begin_dollars(&mut self, rest: &[u8], last: bool) -> usize {
+        let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80;
+        let count = 1 + rest.iter().skip(1).take_while(|byte| named(byte)).count();
+        match rest.get(count) {
+            None if !last => return 0,
+            Some(b'$') => {
+                self.mark = rest.get(..=count).unwrap_or_default().to_vec();
+                self.place = Place::Dollars;
+            }
+            _ => {}
+        }
+        let count = if self.place == Place::Dollars { count + 1 } else { count };
+        self.push(rest.get(..count).unwrap_or_default());
+        count
     }
 
     /// What is neither a comment nor a delimiter.
@@ -246,7 +297,7 @@ impl Lexer {
             _ => {
                 // Everything up to the next byte that may mean something goes in one step.
                 let mark = self.delimiter.first().copied().unwrap_or(b';');
-                let plain = |&byte: &u8| !(b"'\"`-#/\n()vV \t\r".contains(&byte) || byte == mark);
+                let plain = |&byte: &u8| !(b"'\"`-#/\n()vV \t\r$".contains(&byte) || byte == mark);
                 let count = 1 + rest.iter().skip(1).take_while(|byte| plain(byte)).count();
                 self.push(rest.get(..count).unwrap_or_default());
                 return self.bounded(count);
@@ -352,6 +403,24 @@ DELIMITER ;
         ];
         for size in 1..TEXT.len() {
             assert_eq!(cut(TEXT, size).unwrap(), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn what_stands_between_dollars_means_nothing() {
+        let library = "CREATE LIBRARY `l`\n    COMMENT 'it''s $$'\n    LANGUAGE JAVASCRIPT\nAS ";
+        let text = |mark: &str| format!("{library}{mark} // it's; `\n$$ ;;\nDELIMITER ;\n/* $JAVA $\n{mark}");
+        // In SQL a dollar is a letter.
+        let sql = "CREATE FUNCTION `f`() RETURNS int\nbegin return (select 1 as $a, 2 AS $$, 3 as $a$); end";
+        let mark = "$JAVASCRIPT$";
+        let all = format!("DELIMITER ;;\n{} ;;\n{sql} ;;\n{library}$ ;;\nDELIMITER ;\nSELECT 1;\n", text(mark));
+        let all = all.replace(&text(mark), &format!("{} ;;\n{library}$$$$", text(mark)));
+        for size in 1..all.len() {
+            let expected = [text(mark), format!("{library}$$$$"), sql.into(), format!("{library}$"), "SELECT 1".into()];
+            assert_eq!(cut(all.as_bytes(), size).unwrap(), expected, "{size}");
+        }
+        for open in ["$$", "$$ $;", "$a$ $$ $a;", "$a"] {
+            cut(format!("{library}{open}").as_bytes(), 5).expect_err(open);
         }
     }
 

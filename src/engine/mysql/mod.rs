@@ -3,10 +3,11 @@
 //! server through the tools alone.
 //!
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
-//! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is, [`code`] makes views,
-//! routines, triggers and events, [`own`] finds a view's own schema in its text, [`server`] is what is asked, [`grants`] what
-//! its user may do, [`restore`] is the way back, [`swap`] its last part, [`stall`] tells when a load does not go on, [`names`]
-//! and [`leftovers`] what it leaves and clears away, [`image`] what its containers look like.
+//! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is and [`kind`] what it makes,
+//! [`code`] makes views, routines, triggers and events, [`own`] finds their own schema in a text, [`dollars`] mends one,
+//! [`server`] is what is asked, [`grants`] what its user may do, [`restore`] is the way back, [`swap`] its last part, [`stall`]
+//! tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away, [`image`] what its containers
+//! look like.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use self::grants::Grants;
 use self::names::Names;
 use self::server::Facts;
-use self::tools::{Tool, Tools, major};
+use self::tools::{Tool, Tools, is_before, major};
 use self::url::Place;
 use crate::engine::tools::Explained;
 use crate::engine::{Cx, Destination, Dump, Engine, EngineKind, Probe, Request, Restored, Settings};
@@ -23,8 +24,10 @@ use crate::process;
 
 pub mod args;
 pub mod code;
+pub mod dollars;
 pub mod grants;
 pub mod image;
+pub mod kind;
 pub mod leftovers;
 pub mod lexer;
 pub mod names;
@@ -41,6 +44,9 @@ pub mod url;
 
 /// Engines whose tables take part in the snapshot of a dump.
 const TRANSACTIONAL: [&str; 4] = ["InnoDB", "ROCKSDB", "TokuDB", "SEQUENCE"];
+
+/// The first mysqldump that writes libraries, as old as they are.
+const KNOWS_LIBRARIES: (u32, u32) = (9, 2);
 
 /// MySQL and MariaDB.
 pub const KIND: EngineKind = EngineKind {
@@ -95,6 +101,9 @@ impl MySql {
         }
         if major(&tool.version) < major(&facts.version) {
             let why = format!("{} {} is older than the server, which is {}", tool.program, tool.version, facts.version);
+            return Err(Error::new(Kind::Tool, why).hint(self.tools_hint(&facts.version)));
+        }
+        if let Some(why) = leaves_libraries_out(&tool, &facts) {
             return Err(Error::new(Kind::Tool, why).hint(self.tools_hint(&facts.version)));
         }
         if facts.live.is_none() {
@@ -178,6 +187,16 @@ impl MySql {
     }
 }
 
+/// Says why this tool's dump would lack the schema's libraries, which older ones know nothing of.
+fn leaves_libraries_out(tool: &Tool, facts: &Facts) -> Option<String> {
+    let name = |(kind, name, _): &(String, String, String)| (kind == server::LIBRARY).then(|| name.clone());
+    let some: Vec<_> = facts.routines.iter().filter_map(name).take(5).collect();
+    (is_before(&tool.version, KNOWS_LIBRARIES) && !some.is_empty()).then(|| {
+        let names = some.join(", ");
+        format!("{} {} leaves out libraries, and the database has some: {names}", tool.program, tool.version)
+    })
+}
+
 impl Engine for MySql {
     fn describe(&self) -> String {
         format!("mysql {} at {}", self.tools.place.database, self.tools.place.server())
@@ -258,6 +277,21 @@ impl Engine for MySql {
 mod tests {
     use super::*;
     use crate::secret::Secret;
+
+    #[test]
+    fn a_tool_that_leaves_libraries_out_is_told() {
+        let tool = |version: &str| Tool {
+            program: "mysqldump".to_owned(),
+            family: tools::Family::MySql,
+            version: version.to_owned(),
+        };
+        let facts =
+            |kind: &str| Facts { routines: vec![(kind.into(), "gcd".into(), String::new())], ..Facts::default() };
+        let why = leaves_libraries_out(&tool("9.1.0"), &facts("LIBRARY")).unwrap();
+        assert_eq!(why, "mysqldump 9.1.0 leaves out libraries, and the database has some: gcd");
+        assert_eq!(leaves_libraries_out(&tool("9.2.0"), &facts("LIBRARY")), None);
+        assert_eq!(leaves_libraries_out(&tool("9.1.0"), &facts("FUNCTION")), None);
+    }
 
     #[test]
     fn the_plan_names_every_step_and_no_secret() {

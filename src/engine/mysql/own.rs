@@ -1,11 +1,13 @@
-//! Where a view's text names the schema that it is of. Flows in: the text as a server prints it, and the schema's name.
-//! Flows out: the places. Touches nothing.
+//! Where a view's or a routine's text names the schema that it is of. Flows in: the text as a server prints it, and the
+//! schema's name. Flows out: the places. Touches nothing.
 //!
 //! The same bytes, `` `shop`. ``, may be a schema, or a table or an alias of that name, and the place alone tells which. What
 //! the servers print: MySQL names its own schema before functions alone, where their caller had. MariaDB does so too, and before
 //! sequences; but as soon as one table is of another schema it names every table's, in columns as well (`` `shop`.`t`.`id` ``),
 //! but not that of an alias, of a derived table or of a WITH (`` `shop`.`id` ``). Where a definer is not there, it names the
 //! schema in columns and not in FROM. So a column of two names begins with no schema, and one of three does.
+//!
+//! The text of a routine is its author's, but for its head: there MySQL names each library that it uses with its schema.
 
 use super::sql::{Word, words};
 
@@ -55,6 +57,21 @@ pub fn places(text: &[u8], schema: &str) -> Vec<(usize, usize)> {
         }
     }
     places
+}
+
+/// The places of `schema` with its dot among the libraries that a routine uses, in order.
+pub fn libraries(text: &[u8], schema: &str) -> Vec<(usize, usize)> {
+    let words = words(text, usize::MAX);
+    let is = |at: usize, sign: &str| words.get(at).is_some_and(|word| word.is(sign));
+    // So the server prints it; before it stand names, types and single words alone.
+    let using = |at: &usize| is(*at, "LANGUAGE") && is(at + 2, "USING") && is(at + 3, "(");
+    let Some(from) = (0..words.len()).find(using).map(|at| at + 4) else { return Vec::new() };
+    let list = words.iter().enumerate().skip(from).take_while(|(_, word)| !word.is(")"));
+    let own = list.filter_map(|(at, word)| {
+        let begins = word.text == schema.as_bytes() && (is(at - 1, "(") || is(at - 1, ",")) && is(at + 1, ".");
+        words.get(at + 2).filter(|_| begins).map(|name| (word.start, name.start))
+    });
+    own.collect()
 }
 
 /// This word and the dot behind it, if it is the schema's name and stands before something of a schema's.

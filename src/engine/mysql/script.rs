@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::code::{Code, Item};
+use super::kind;
 use super::lexer::{Lexer, Piece};
 use super::sql::{Word, words};
 use super::tools::Family;
@@ -254,13 +255,7 @@ impl State {
 
     fn create(&mut self, text: &[u8], stand_in: bool) -> Result<()> {
         let words = words(text, 40);
-        let kind = |word: &&Word| {
-            ["TABLE", "SEQUENCE", "VIEW", "TRIGGER", "FUNCTION", "PROCEDURE", "PACKAGE", "EVENT"]
-                .into_iter()
-                .find(|kind| word.is(kind))
-        };
-        let found = words.iter().enumerate().find_map(|(at, word)| kind(&word).map(|kind| (at, kind)));
-        let Some((at, kind)) = found else { return Err(unplaced(&words)) };
+        let Some((at, kind)) = kind::find(&words) else { return Err(unplaced(&words)) };
         let code = match kind {
             "TABLE" | "VIEW" if stand_in && at == 1 => return Ok(()),
             "TABLE" => {
@@ -322,8 +317,12 @@ fn name_of(word: &Word) -> Result<String> {
 fn unplaced(words: &[Word]) -> Error {
     let start: Vec<_> = words.iter().take(2).map(|word| String::from_utf8_lossy(&word.text).into_owned()).collect();
     let start: String = start.join(" ").chars().take(40).collect();
-    Error::new(Kind::Tool, format!("the dump holds a statement that no restore could place: {start} …"))
-        .hint("take out of dump_args what makes the tool write it")
+    // No argument makes the tools write a CREATE: the server has something that is not known here.
+    let hint = match words.first() {
+        Some(word) if word.is("CREATE") => "look for a newer version of this program, which knows what that makes",
+        _ => "take out of dump_args what makes the tool write it",
+    };
+    Error::new(Kind::Tool, format!("the dump holds a statement that no restore could place: {start} …")).hint(hint)
 }
 
 #[cfg(test)]
@@ -387,6 +386,8 @@ mod tests {
         }
         let error = look(&format!("{HEAD}USE `x`;\n{END}")).expect_err("USE");
         assert!(error.message.ends_with("could place: USE x …"), "{error}");
+        let error = look(&format!("{HEAD}CREATE THING x AS FUNCTION;\n{END}")).expect_err("THING");
+        assert!(error.hint.is_some_and(|hint| hint.contains("newer version")), "{}", error.message);
     }
 
     #[test]

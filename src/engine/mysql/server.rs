@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::reasons::number;
-use super::sql::literal;
+use super::own;
+use super::reasons::{is_cut, number};
+use super::sql::{literal, table};
 use super::tools::{Family, Tool, Tools};
 use crate::engine::Cx;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::RestoreWriter;
 
+/// What MySQL calls code that routines in other languages use.
+pub const LIBRARY: &str = "LIBRARY";
 /// How often is looked for a lock, and how many times.
 const LOCK_EVERY: Duration = Duration::from_millis(20);
 const LOCK_TRIES: u32 = 250;
@@ -42,7 +45,7 @@ pub struct Facts {
     pub triggers: Vec<String>,
     /// Events.
     pub events: Vec<String>,
-    /// Routines: kind, name, and all that they are.
+    /// Routines and libraries: kind, name, and all that they are.
     pub routines: Vec<(String, String, String)>,
     /// Routines whose text is hidden from us.
     pub hidden: Vec<String>,
@@ -61,7 +64,8 @@ impl Facts {
         self.tables.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    fn add(&mut self, row: &[Option<String>]) {
+    /// Takes a row. Gives where a routine has come to that tables of the server don't tell all of.
+    fn add(&mut self, row: &[Option<String>]) -> Option<usize> {
         let text = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
         match text(0).as_str() {
             "server" => (self.version, self.me, self.read_only) = (text(1), text(2), text(3) == "1"),
@@ -89,10 +93,12 @@ impl Facts {
                     self.hidden.push(text(2));
                 }
                 self.routines.push((text(1), text(2), text(4)));
+                return (text(5) == "1").then_some(self.routines.len() - 1);
             }
             "foreign" => self.foreign.push(format!("{}.{}", text(1), text(2))),
             _ => {}
         }
+        None
     }
 }
 
@@ -106,6 +112,8 @@ pub fn ask(tools: &Tools, client: &Tool, schema: &str, cx: &Cx) -> Result<Facts>
         let name = literal(schema);
         format!("{column} = {name} AND CAST({column} AS BINARY) = CAST({name} AS BINARY)")
     };
+    // In hex it can't end a comment.
+    let hex = crate::format::hex(schema.as_bytes());
     let sql = format!(
         "SELECT JSON_ARRAY('server', VERSION(), CURRENT_USER(), IF(@@read_only, '1', '0'));
 SELECT JSON_ARRAY('live', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME) FROM information_schema.SCHEMATA WHERE {};
@@ -118,7 +126,10 @@ SELECT JSON_ARRAY('routine', ROUTINE_TYPE, ROUTINE_NAME, ROUTINE_DEFINITION, CON
   CHARACTER_SET_CLIENT, COLLATION_CONNECTION, DATABASE_COLLATION, (SELECT GROUP_CONCAT(CONCAT_WS(' ', ORDINAL_POSITION,
   PARAMETER_MODE, PARAMETER_NAME, DTD_IDENTIFIER, CHARACTER_SET_NAME, COLLATION_NAME) ORDER BY ORDINAL_POSITION)
   FROM information_schema.PARAMETERS p WHERE p.SPECIFIC_SCHEMA = r.ROUTINE_SCHEMA AND p.SPECIFIC_NAME = r.SPECIFIC_NAME
-  AND p.ROUTINE_TYPE = r.ROUTINE_TYPE))) FROM information_schema.ROUTINES r WHERE {};
+  AND p.ROUTINE_TYPE = r.ROUTINE_TYPE)), IF(COALESCE(EXTERNAL_LANGUAGE, '') IN ('', 'SQL'), '0', '1'))
+  FROM information_schema.ROUTINES r WHERE {};
+/*!90200 SELECT JSON_ARRAY('routine', '{LIBRARY}', LIBRARY_NAME, IF(LIBRARY_DEFINITION IS NULL, '', 'seen'), '', '1')
+  FROM information_schema.LIBRARIES WHERE CAST(LIBRARY_SCHEMA AS BINARY) = 0x{hex} ORDER BY LIBRARY_NAME */;
 SELECT DISTINCT JSON_ARRAY('foreign', TABLE_SCHEMA, TABLE_NAME) FROM information_schema.KEY_COLUMN_USAGE
   WHERE {} AND TABLE_SCHEMA <> {};
 ",
@@ -132,13 +143,58 @@ SELECT DISTINCT JSON_ARRAY('foreign', TABLE_SCHEMA, TABLE_NAME) FROM information
     );
     let rows: Vec<Vec<Option<String>>> = tools.rows(client, &sql, cx)?;
     let mut facts = Facts::default();
-    for row in &rows {
-        facts.add(row);
-    }
+    let unclear: Vec<usize> = rows.iter().filter_map(|row| facts.add(row)).collect();
     if facts.version.is_empty() {
         return Err(Error::new(Kind::Tool, "the server does not say its version"));
     }
+    describe(tools, client, schema, (&mut facts, &unclear), cx)?;
     Ok(facts)
+}
+
+/// Adds how the server describes libraries, and routines in other languages than SQL: nowhere else it tells all of what a
+/// library is made of, and under which names a routine uses it.
+fn describe(
+    tools: &Tools,
+    client: &Tool,
+    schema: &str,
+    (facts, unclear): (&mut Facts, &[usize]),
+    cx: &Cx,
+) -> Result<()> {
+    if unclear.is_empty() || facts.family() == Family::MariaDb {
+        return Ok(());
+    }
+    // No text of theirs holds this line.
+    let end = format!("end of a routine {}\n", cx.world.random_hex(16)?);
+    let routines = unclear.iter().filter_map(|at| facts.routines.get(*at));
+    let ask = |(kind, name, _): &(String, String, String)| {
+        format!("SHOW CREATE {kind} {};\nSELECT {};\n", table(schema, name), literal(end.trim_end()))
+    };
+    let sql: String = routines.map(ask).collect();
+    let told = match tools.run(client, None, sql.as_bytes(), cx) {
+        Err(error) if error.is_stopped() || is_cut(&error) => return Err(error),
+        // Who may not see them is told so by who needs them. They are then taken for others than those of another schema.
+        told => told.unwrap_or_default(),
+    };
+    let mut told = told.split(&end);
+    for at in unclear {
+        let Some((.., all)) = facts.routines.get_mut(*at) else { continue };
+        *all += "\n";
+        match told.next().and_then(|text| text.split_once("\tCREATE ")) {
+            Some((_, text)) => *all += &without(text, schema),
+            None => *all += schema,
+        }
+    }
+    Ok(())
+}
+
+/// A routine's text without its own schema, so that it is the same in another one.
+fn without(text: &str, schema: &str) -> String {
+    let (mut kept, mut at) = (String::new(), 0);
+    for (from, to) in own::libraries(text.as_bytes(), schema) {
+        kept += text.get(at..from).unwrap_or_default();
+        at = to;
+    }
+    kept + text.get(at..).unwrap_or_default()
 }
 
 /// Whether the server copies another one, as far as it tells us.

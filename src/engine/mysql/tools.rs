@@ -223,6 +223,12 @@ pub fn major(version: &str) -> u32 {
     digits.parse().unwrap_or_default()
 }
 
+/// Whether a version is before `major.minor`.
+pub fn is_before(version: &str, (wanted, minor): (u32, u32)) -> bool {
+    let second = version.split_once('.').map_or(0, |(_, rest)| major(rest));
+    (major(version), second) < (wanted, minor)
+}
+
 /// A context for finishing or cleaning up.
 pub fn for_cleanup(cx: &Cx) -> Cx {
     tools::for_cleanup(cx, CLEANUP)
@@ -291,5 +297,9 @@ mod tests {
         }
         assert_eq!(parse_version("nonsense"), None);
         assert_eq!(major("10.11.19-MariaDB"), 10);
+        for (version, before) in [("9.1.0", true), ("8.4.6", true), ("9.2.0", false), ("9.10.1", false), ("10", false)]
+        {
+            assert_eq!(is_before(version, (9, 2)), before, "{version}");
+        }
     }
 }
