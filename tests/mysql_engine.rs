@@ -30,6 +30,8 @@ mod cuts;
 mod cutter;
 #[path = "common/session.rs"]
 mod session;
+#[path = "mysql/strangers.rs"]
+mod strangers;
 #[path = "mysql/told.rs"]
 mod told;
 #[path = "mysql/unfinished.rs"]
@@ -37,6 +39,9 @@ mod unfinished;
 
 use alike::names_that_schema_and_table_share_are_told_apart;
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
+use strangers::{
+    what_others_make_after_a_restore_died_stands_in_nobodys_way, what_others_make_in_an_exchange_stands_in_nobodys_way,
+};
 use told::{
     a_dump_of_a_newer_server_is_refused, a_grant_that_a_nearer_one_puts_out_of_force_does_not_count,
     a_limit_on_time_does_not_count, a_look_at_what_was_left_can_be_ended,
@@ -388,6 +393,8 @@ on_both!(
     names_that_schema_and_table_share_are_told_apart,
     what_could_not_be_finished_is_told_until_another_stands,
     what_could_not_be_finished_is_never_put_to_the_next,
+    what_others_make_in_an_exchange_stands_in_nobodys_way,
+    what_others_make_after_a_restore_died_stands_in_nobodys_way,
 );
 
 fn data_that_hurts_comes_back_the_same(server: Server) {

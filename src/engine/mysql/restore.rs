@@ -19,6 +19,7 @@ use super::stall::Watch;
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools, major};
 use super::url::NAME_CHARS;
+use super::views;
 use crate::engine::tools::patiently;
 use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
@@ -346,7 +347,7 @@ impl<'a> Restore<'a> {
         }
         let elsewhere = |number: u32| RIGHTS_ELSEWHERE.contains(&number);
         let views = record.of("view").cloned().collect();
-        swap::make_views(self.tools, &self.client, (&scratch, &record.charset), views, self.cx, &elsewhere)?;
+        views::make(self.tools, &self.client, (&scratch, &record.charset), views, self.cx, &elsewhere)?;
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
         if loaded.triggers.len() != record.of("trigger").count() {
             return Err(Error::new(Kind::Tool, "not all of the dump's triggers could be made"));
@@ -356,7 +357,7 @@ impl<'a> Restore<'a> {
         }
         // What can't be described is made anew.
         let described =
-            swap::describe(self.tools, &self.client, (&scratch, &self.names.target), &loaded.views, self.cx);
+            views::describe(self.tools, &self.client, (&scratch, &self.names.target), &loaded.views, self.cx);
         record.views = described.unwrap_or_default();
         let drop =
             |what: &str, name: &String| format!("DROP {what} IF EXISTS {};\n", table(&scratch, name)).into_bytes();
@@ -423,6 +424,7 @@ impl<'a> Restore<'a> {
                 .while_doing(format!("the tables of {} are restored, but not all of its code", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")
         })?;
+        self.notes.extend(std::mem::take(&mut swap.notes));
         self.cx.begins(Step::Tidy, "dropping the replaced tables");
         if let Err(error) = patiently(&patient, is_cut, || swap.clear()) {
             self.notes.push(format!(
