@@ -28,6 +28,8 @@ mod alike;
 mod cuts;
 #[path = "common/cutter.rs"]
 mod cutter;
+#[path = "mysql/definers.rs"]
+mod definers;
 #[path = "common/session.rs"]
 mod session;
 #[path = "mysql/strangers.rs"]
@@ -39,6 +41,9 @@ mod unfinished;
 
 use alike::names_that_schema_and_table_share_are_told_apart;
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
+use definers::{
+    a_definer_that_is_not_there_is_told_before_anything_changes, a_view_that_is_refused_in_its_place_alone_is_missing,
+};
 use strangers::{
     what_others_make_after_a_restore_died_stands_in_nobodys_way, what_others_make_in_an_exchange_stands_in_nobodys_way,
 };
@@ -395,6 +400,8 @@ on_both!(
     what_could_not_be_finished_is_never_put_to_the_next,
     what_others_make_in_an_exchange_stands_in_nobodys_way,
     what_others_make_after_a_restore_died_stands_in_nobodys_way,
+    a_definer_that_is_not_there_is_told_before_anything_changes,
+    a_view_that_is_refused_in_its_place_alone_is_missing,
 );
 
 fn data_that_hurts_comes_back_the_same(server: Server) {

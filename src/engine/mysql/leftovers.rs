@@ -55,6 +55,7 @@ pub fn sweep(tools: &Tools, client: &Tool, mine: &Names, schemas: &[String], in_
                 unfinished.push(names);
                 continue;
             }
+            notes.extend(std::mem::take(&mut swap.notes));
             swap.clear()?;
             notes.push("finished a restore that had been interrupted".to_owned());
         }

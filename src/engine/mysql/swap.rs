@@ -343,7 +343,15 @@ impl<'a> Swap<'a> {
         sql.extend(self.drop_views(&live));
         self.run(&sql)?;
         let views = self.record.of("view").filter(|view| !self.same.contains(&view.name)).cloned().collect();
-        views::make(self.tools, self.client, (&self.names.target, &self.record.charset), views, &self.cx, &|_| false)?;
+        let place = (self.names.target.as_str(), self.record.charset.as_str());
+        // What was excused beside it may be refused here, too, and will be the next time: then it alone is missing.
+        let refused = views::make(self.tools, self.client, place, views, &self.cx, &views::lacks_rights)?;
+        self.notes.extend(refused.iter().map(|(view, error)| {
+            let (name, said) = (&view.name, reasons::said(error));
+            format!(
+                "the view {name} is missing, for its definer, or that of what it stands on, lacks a right here: {said}"
+            )
+        }));
         let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
         self.run(&events)?;
         // Without this word a backup would be refused for as long as the record stands.

@@ -1,7 +1,7 @@
 //! Views of a schema. Flows in: what a dump holds of them, and a schema. Flows out: how the server describes them, and that they
 //! are made there. Touches the server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::code::{self, Made};
 use super::reasons;
@@ -9,6 +9,24 @@ use super::sql::{ident, literal, table};
 use super::tools::{Tool, Tools};
 use crate::engine::Cx;
 use crate::error::{Error, Result};
+
+/// What the server says of a view whose definer has rights on one schema, but not on another: privileges (1142, 1143, 1370),
+/// an invalid view below it (1356).
+const RIGHTS: [u32; 4] = [1142, 1143, 1356, 1370];
+
+/// A view that the server did not take, and what it said.
+pub type Refused = (Made, Error);
+
+/// Whether a view may be refused in one schema for what it is not in another.
+pub fn lacks_rights(number: u32) -> bool {
+    RIGHTS.contains(&number)
+}
+
+/// The views that can't be made for want of a user, and the users.
+pub fn without_definer(refused: &[Refused]) -> (Vec<&str>, BTreeSet<String>) {
+    let named = refused.iter().filter_map(|(view, error)| Some((view.name.as_str(), reasons::missing_definer(error)?)));
+    named.unzip()
+}
 
 /// How the server describes views of a schema, by their names; `own` stands where they name it.
 ///
@@ -34,10 +52,11 @@ pub fn describe(
 }
 
 /// Makes `views` in a schema, all at once or, where one needs another that our order put behind it, one by one. `schema`:
-/// its name, and its character set and collation.
+/// its name, and its character set and collation. Gives those that are excused by their error's number, or stand on one that
+/// is: all others are made.
 ///
 /// # Errors
-/// [`Kind::Tool`] for a view that can't be made, unless it is excused by its error's number, or stands on one that is.
+/// [`Kind::Tool`] for one that can't be made and is not excused.
 pub fn make(
     tools: &Tools,
     client: &Tool,
@@ -45,11 +64,11 @@ pub fn make(
     views: Vec<Made>,
     cx: &Cx,
     excused: &dyn Fn(u32) -> bool,
-) -> Result<()> {
+) -> Result<Vec<Refused>> {
     let mut views = code::in_order(views);
     let script = |views: &[Made]| code::script(views, schema, charset, &|_| None);
     if views.is_empty() || tools.run(client, Some(schema), &script(&views), cx).is_ok() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     loop {
         let (count, mut failed) = (views.len(), Vec::new());
@@ -62,21 +81,18 @@ pub fn make(
                 Err(error) => failed.push((view, error)),
             }
         }
-        let failure = first_not_excused(&failed, excused);
-        let all = failed.len() == count;
-        match failure.and_then(|at| failed.get(at).map(|(view, _)| (at, view.name.clone()))) {
-            None => return Ok(()),
-            Some((at, name)) if all => {
-                let error = failed.swap_remove(at).1;
-                return Err(error.while_doing(format!("can't make the view {name}")));
-            }
-            Some(_) => views = failed.into_iter().map(|(view, _)| view).collect(),
+        if !failed.is_empty() && failed.len() < count {
+            views = failed.into_iter().map(|(view, _)| view).collect();
+            continue;
         }
+        let Some(at) = first_not_excused(&failed, excused) else { return Ok(failed) };
+        let (view, error) = failed.swap_remove(at);
+        return Err(error.while_doing(format!("can't make the view {}", view.name)));
     }
 }
 
 /// Where the first of the views is whose failure is neither excused nor due to one that is.
-fn first_not_excused(failed: &[(Made, Error)], excused: &dyn Fn(u32) -> bool) -> Option<usize> {
+fn first_not_excused(failed: &[Refused], excused: &dyn Fn(u32) -> bool) -> Option<usize> {
     let mut names: Vec<&str> = Vec::new();
     loop {
         let is_excused = |view: &Made, error: &Error| {
