@@ -30,8 +30,12 @@ mod cuts;
 mod cutter;
 #[path = "mysql/libraries.rs"]
 mod libraries;
+#[path = "mysql/definers.rs"]
+mod definers;
 #[path = "common/session.rs"]
 mod session;
+#[path = "mysql/strangers.rs"]
+mod strangers;
 #[path = "mysql/told.rs"]
 mod told;
 #[path = "mysql/unfinished.rs"]
@@ -39,6 +43,12 @@ mod unfinished;
 
 use alike::names_that_schema_and_table_share_are_told_apart;
 use cuts::a_connection_that_is_cut_leaves_old_or_new;
+use definers::{
+    a_definer_that_is_not_there_is_told_before_anything_changes, a_view_that_is_refused_in_its_place_alone_is_missing,
+};
+use strangers::{
+    what_others_make_after_a_restore_died_stands_in_nobodys_way, what_others_make_in_an_exchange_stands_in_nobodys_way,
+};
 use told::{
     a_dump_of_a_newer_server_is_refused, a_grant_that_a_nearer_one_puts_out_of_force_does_not_count,
     a_limit_on_time_does_not_count, a_look_at_what_was_left_can_be_ended,
@@ -390,6 +400,10 @@ on_both!(
     names_that_schema_and_table_share_are_told_apart,
     what_could_not_be_finished_is_told_until_another_stands,
     what_could_not_be_finished_is_never_put_to_the_next,
+    what_others_make_in_an_exchange_stands_in_nobodys_way,
+    what_others_make_after_a_restore_died_stands_in_nobodys_way,
+    a_definer_that_is_not_there_is_told_before_anything_changes,
+    a_view_that_is_refused_in_its_place_alone_is_missing,
 );
 
 fn data_that_hurts_comes_back_the_same(server: Server) {

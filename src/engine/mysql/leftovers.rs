@@ -46,6 +46,7 @@ pub fn sweep(tools: &Tools, client: &Tool, mine: &Names, schemas: &[String], in_
             notes.push(dropped);
         } else if in_place {
             swap.exchange()?;
+            notes.extend(std::mem::take(&mut swap.notes));
             if let Err(error) = swap.finish() {
                 // The tables stand, and what could not be made is about to be replaced. Should it come to nothing, what is
                 // there still lacks it: so only the tables go that want room.
@@ -54,6 +55,7 @@ pub fn sweep(tools: &Tools, client: &Tool, mine: &Names, schemas: &[String], in_
                 unfinished.push(names);
                 continue;
             }
+            notes.extend(std::mem::take(&mut swap.notes));
             swap.clear()?;
             notes.push("finished a restore that had been interrupted".to_owned());
         }

@@ -5,9 +5,9 @@
 //! [`url`] takes the URL apart, [`args`] looks at added arguments, [`tools`] knows every argument list, [`reasons`] what
 //! their last words mean, [`lexer`] cuts a dump into statements, [`script`] knows what each is and [`kind`] what it makes,
 //! [`code`] makes views, routines, triggers and events, [`own`] finds their own schema in a text, [`dollars`] mends one,
-//! [`server`] is what is asked, [`grants`] what its user may do, [`restore`] is the way back, [`swap`] its last part, [`stall`]
-//! tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears away, [`image`] what its containers
-//! look like.
+//! [`server`] is what is asked, [`grants`] what its user may do, [`restore`] is the way back, [`swap`] its last part, with
+//! [`views`] and [`strangers`], [`stall`] tells when a load does not go on, [`names`] and [`leftovers`] what it leaves and clears
+//! away, [`image`] what its containers look like.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -38,9 +38,11 @@ pub mod script;
 pub mod server;
 pub mod sql;
 pub mod stall;
+pub mod strangers;
 pub mod swap;
 pub mod tools;
 pub mod url;
+pub mod views;
 
 /// Engines whose tables take part in the snapshot of a dump.
 const TRANSACTIONAL: [&str; 4] = ["InnoDB", "ROCKSDB", "TokuDB", "SEQUENCE"];

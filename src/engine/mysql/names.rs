@@ -66,6 +66,15 @@ impl Names {
         format!("__vxn_{}_{at}", self.hex)
     }
 
+    /// What a table is called that others have made under the name of a new one, once it is out of the way.
+    pub fn aside(&self, at: usize) -> String {
+        format!("{}{at}", self.stranger())
+    }
+
+    fn stranger(&self) -> String {
+        format!("__vxs_{}_", self.hex)
+    }
+
     /// Whether a table of the schema itself is on its way in or out, by its name.
     pub fn is_passing(table: &str) -> bool {
         let rest = ["__vxo_", "__vxn_"].iter().find_map(|start| table.strip_prefix(start));
@@ -77,9 +86,9 @@ impl Names {
         })
     }
 
-    /// Whether a table of the scratch is the restore's own.
+    /// Whether a table of the scratch is none of the loaded ones.
     pub fn is_ours(&self, table: &str) -> bool {
-        table == self.mark() || table == self.record() || table == self.draft()
+        table == self.mark() || table == self.record() || table == self.draft() || table.starts_with(&self.stranger())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a tool's last words mean. Flows in: a failure with the end of the tool's standard error. Flows out: the same with
 //! the reason in its message and the mend as its hint. Touches nothing.
 
+use super::sql::literal;
 use super::url::Place;
 use crate::error::Error;
 
@@ -40,6 +41,25 @@ pub fn misses_database(error: &Error) -> bool {
 
 /// The server's number for a table or view that is not there.
 pub const NO_SUCH_TABLE: u32 = 1146;
+
+/// The server's number for a view or a routine whose definer is not there.
+pub const NO_SUCH_DEFINER: u32 = 1449;
+
+/// The user of whom the server says so, as a statement names it; all that it says where it does not say it as always.
+pub fn missing_definer(error: &Error) -> Option<String> {
+    if number(error) != Some(NO_SUCH_DEFINER) {
+        return None;
+    }
+    let said = said(error);
+    let user = said.split_once("('").and_then(|(_, rest)| rest.rsplit_once("')"));
+    let user = user.and_then(|(user, _)| user.rsplit_once("'@'"));
+    Some(user.map_or_else(|| said.to_owned(), |(name, host)| format!("{}@{}", literal(name), literal(host))))
+}
+
+/// What the server said last.
+pub fn said(error: &Error) -> &str {
+    error.tail.iter().rev().find(|line| line.contains("ERROR ")).map_or(&error.message, |line| line)
+}
 
 /// The number of the server's error, if that is what ended the tool.
 pub fn number(error: &Error) -> Option<u32> {
@@ -158,3 +178,21 @@ const REASONS: &[(&str, &str, &str)] = &[
         "mend dump_args, restore_args and the url, or set [databases.{name}] tools_dir",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_definer_that_is_not_there_is_named() {
+        let said = |line: &str| missing_definer(&Error::new(Kind::Tool, "x").tail(vec![line.to_owned()]));
+        let line = |user: &str| {
+            format!("ERROR 1449 (HY000) at line 9: The user specified as a definer ({user}) does not exist")
+        };
+        assert_eq!(said(&line("'alice'@'%'")).as_deref(), Some("'alice'@'%'"));
+        assert_eq!(said(&line("'no ``b'ody'@'no-where'")).as_deref(), Some("'no ``b''ody'@'no-where'"));
+        assert_eq!(said("ERROR 1449 (HY000): wer?").as_deref(), Some("ERROR 1449 (HY000): wer?"));
+        assert_eq!(said("ERROR 1356 (HY000): ('a'@'b')"), None);
+    }
+}

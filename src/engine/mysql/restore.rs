@@ -19,6 +19,7 @@ use super::stall::Watch;
 use super::swap::{self, Record, Swap};
 use super::tools::{Tool, Tools, major};
 use super::url::NAME_CHARS;
+use super::views::{self, Refused};
 use crate::engine::tools::patiently;
 use crate::engine::{Counts, Cx, Destination, Keep, Request, Restored, Step, checks};
 use crate::error::{Context, Error, Kind, Result};
@@ -28,9 +29,6 @@ use crate::process::RestoreWriter;
 const PIECE_BYTES: usize = 256 * 1024;
 /// Engines whose tables show the rows of others.
 const BORROWED_ROWS: [&str; 4] = ["MRG_MYISAM", "FEDERATED", "CONNECT", "SPIDER"];
-/// What the server says of a view whose definer has rights on the real schema, but not on the scratch: privileges (1142,
-/// 1143, 1370), an invalid view below it (1356), a definer that is missing (1449).
-const RIGHTS_ELSEWHERE: [u32; 5] = [1142, 1143, 1356, 1370, 1449];
 
 /// One restore on its way.
 struct Restore<'a> {
@@ -344,9 +342,10 @@ impl<'a> Restore<'a> {
             run(code::script(record.of(what), &scratch, &record.charset, &on))
                 .map_err(|error| error.while_doing(format!("can't make the dump's {of}")))?;
         }
-        let elsewhere = |number: u32| RIGHTS_ELSEWHERE.contains(&number);
+        let excused = |number: u32| views::lacks_rights(number) || number == reasons::NO_SUCH_DEFINER;
         let views = record.of("view").cloned().collect();
-        swap::make_views(self.tools, &self.client, (&scratch, &record.charset), views, self.cx, &elsewhere)?;
+        let refused = views::make(self.tools, &self.client, (&scratch, &record.charset), views, self.cx, &excused)?;
+        self.definers(&refused, destination)?;
         let loaded = server::ask(self.tools, &self.client, &scratch, self.cx)?;
         if loaded.triggers.len() != record.of("trigger").count() {
             return Err(Error::new(Kind::Tool, "not all of the dump's triggers could be made"));
@@ -356,7 +355,7 @@ impl<'a> Restore<'a> {
         }
         // What can't be described is made anew.
         let described =
-            swap::describe(self.tools, &self.client, (&scratch, &self.names.target), &loaded.views, self.cx);
+            views::describe(self.tools, &self.client, (&scratch, &self.names.target), &loaded.views, self.cx);
         record.views = described.unwrap_or_default();
         let drop =
             |what: &str, name: &String| format!("DROP {what} IF EXISTS {};\n", table(&scratch, name)).into_bytes();
@@ -364,6 +363,33 @@ impl<'a> Restore<'a> {
         let views = loaded.views.iter().flat_map(|name| drop("VIEW", name));
         run(triggers.chain(views).collect())?;
         Ok(record)
+    }
+
+    /// Rights may be lacking in the scratch alone, but a definer that is not there is missing in every schema: after the
+    /// exchange its views could not be made either. A drill on a server where the database itself is not says so.
+    fn definers(&self, refused: &[Refused], destination: &Destination) -> Result<()> {
+        let (views, users) = views::without_definer(refused);
+        if users.is_empty() {
+            return Ok(());
+        }
+        let users: Vec<_> = users.into_iter().collect();
+        let why = format!(
+            "the server can't make the views {}: what they stand on is of users that it does not have: {}",
+            views.join(", "),
+            users.join(", ")
+        );
+        if *destination == Destination::Drill && self.facts.tables.is_empty() {
+            self.cx
+                .report
+                .warn(&format!("{why}; a restore here wants these users, which are in no backup of a database"));
+            return Ok(());
+        }
+        // Under a name that was not read, none is made.
+        let named = users.iter().filter(|user| user.starts_with('\''));
+        let make: Vec<_> = named.map(|user| format!("CREATE USER {user} ACCOUNT LOCK")).collect();
+        let make = if make.is_empty() { "make these users".to_owned() } else { make.join("; ") };
+        let hint = format!("{make}; grant them their rights on {}, and do it again", self.names.target);
+        Err(Error::new(Kind::Tool, why).hint(hint))
     }
 
     /// Puts the scratch where it belongs.
@@ -423,6 +449,7 @@ impl<'a> Restore<'a> {
                 .while_doing(format!("the tables of {} are restored, but not all of its code", self.names.target))
                 .hint("mend the reason and run the restore again: it finishes this one first")
         })?;
+        self.notes.extend(std::mem::take(&mut swap.notes));
         self.cx.begins(Step::Tidy, "dropping the replaced tables");
         if let Err(error) = patiently(&patient, is_cut, || swap.clear()) {
             self.notes.push(format!(

@@ -6,7 +6,8 @@
 //! some milliseconds, and never some of both: (1) the live tables get names of ours, views that differ go; (2) their
 //! triggers go; (3) they leave, and the new ones come under names of ours; (4) these get their triggers and the routines;
 //! (5) they get their names; (6) views and events are made. A view that is the same on both sides stays all the while: it
-//! names its tables, and they come back to their names with all of their rows at one stroke.
+//! names its tables, and they come back to their names with all of their rows at one stroke. What others make under the names
+//! of tables that are out of the way goes out of the way itself ([`strangers`]).
 //!
 //! What is to be done stands in a table of the scratch schema before the first step. Each step is one statement or can be
 //! done again, and the names tell which was the last: so whoever finds a swap half-way finishes it. One whose code can't be
@@ -23,7 +24,9 @@ use super::names::Names;
 use super::reasons;
 use super::server::{self, Facts};
 use super::sql::{ident, literal, table};
+use super::strangers;
 use super::tools::{Tool, Tools, for_cleanup};
+use super::views;
 use crate::engine::Cx;
 use crate::error::{Error, Kind, Result};
 
@@ -89,6 +92,8 @@ pub struct Swap<'a> {
     pub record: Record,
     /// Those before it that could not be finished: it takes their place.
     pub unfinished: Vec<Names>,
+    /// What whoever restores should know of it.
+    pub notes: BTreeSet<String>,
     /// Live views that are as the loaded ones, when last looked at.
     same: BTreeSet<String>,
     /// Live views that were invalid before the first step, if it was seen.
@@ -100,7 +105,8 @@ impl<'a> Swap<'a> {
     pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
         let mut cx = for_cleanup(cx);
         cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
-        Self { tools, client, cx, names, record, unfinished: Vec::new(), same: BTreeSet::new(), broken: None }
+        let (unfinished, notes, same) = Default::default();
+        Self { tools, client, cx, names, record, unfinished, notes, same, broken: None }
     }
 
     /// Finds the swap that a dead restore has left, if it had come to one. As long as it looks it heeds signals and the deadline.
@@ -201,6 +207,7 @@ impl<'a> Swap<'a> {
                 return self.has_record(&scratch);
             }
             let script = self.steps(stage, &live, &scratch);
+            self.notes.extend(strangers::told(stage, &self.record.tables, &live));
             match self.run(&script) {
                 Ok(()) => return Ok(()),
                 Err(error) => failure = Some(error),
@@ -244,8 +251,9 @@ impl<'a> Swap<'a> {
     /// The live views that are as the loaded ones.
     fn same_views(&self, live: &Facts) -> BTreeSet<String> {
         // What can't be described is made anew.
-        let now = describe(self.tools, self.client, (&self.names.target, &self.names.target), &live.views, &self.cx)
-            .unwrap_or_default();
+        let now =
+            views::describe(self.tools, self.client, (&self.names.target, &self.names.target), &live.views, &self.cx)
+                .unwrap_or_default();
         now.into_iter().filter(|(name, text)| self.record.views.get(name) == Some(text)).map(|(name, _)| name).collect()
     }
 
@@ -267,11 +275,13 @@ impl<'a> Swap<'a> {
             let out = self.record.live.iter().enumerate().map(|(at, name)| (table(target, name), live_out(at)));
             sql.extend(rename(&out.chain(std::mem::take(&mut pairs)).collect::<Vec<_>>()));
         }
+        let mut strangers = strangers::aside(stage, &self.names, &self.record.tables, live);
         sql.extend(self.drop_views(live));
         for trigger in &live.triggers {
             sql.extend(format!("DROP TRIGGER IF EXISTS {};\n", table(target, trigger)).into_bytes());
         }
         if stage != Stage::In {
+            pairs.append(&mut strangers);
             pairs.extend(self.record.live.iter().enumerate().map(|(at, name)| (live_out(at), table(old, name))));
             let new = self.record.tables.iter().enumerate().map(|(at, name)| (table(from, name), new(at)));
             sql.extend(rename(&pairs.into_iter().chain(new).collect::<Vec<_>>()));
@@ -281,7 +291,7 @@ impl<'a> Swap<'a> {
         let on = |made: &Made| position(made).map(|at| self.names.new_name(at));
         sql.extend(code::script(self.record.of("trigger"), target, &self.record.charset, &on));
         let named = self.record.tables.iter().enumerate().map(|(at, name)| (new(at), table(target, name)));
-        sql.extend(rename(&named.collect::<Vec<_>>()));
+        sql.extend(rename(&strangers.into_iter().chain(named).collect::<Vec<_>>()));
         sql
     }
 
@@ -333,7 +343,15 @@ impl<'a> Swap<'a> {
         sql.extend(self.drop_views(&live));
         self.run(&sql)?;
         let views = self.record.of("view").filter(|view| !self.same.contains(&view.name)).cloned().collect();
-        make_views(self.tools, self.client, (&self.names.target, &self.record.charset), views, &self.cx, &|_| false)?;
+        let place = (self.names.target.as_str(), self.record.charset.as_str());
+        // What was excused beside it may be refused here, too, and will be the next time: then it alone is missing.
+        let refused = views::make(self.tools, self.client, place, views, &self.cx, &views::lacks_rights)?;
+        self.notes.extend(refused.iter().map(|(view, error)| {
+            let (name, said) = (&view.name, reasons::said(error));
+            format!(
+                "the view {name} is missing, for its definer, or that of what it stands on, lacks a right here: {said}"
+            )
+        }));
         let events = code::script(self.record.of("event"), &self.names.target, &self.record.charset, &|_| None);
         self.run(&events)?;
         // Without this word a backup would be refused for as long as the record stands.
@@ -406,90 +424,6 @@ fn rename(pairs: &[(String, String)]) -> Vec<u8> {
     }
     let pairs: Vec<_> = pairs.iter().map(|(from, to)| format!("{from} TO {to}")).collect();
     format!("/*!50000 RENAME TABLE {} */;\n", pairs.join(", ")).into_bytes()
-}
-
-/// How the server describes views of a schema, by their names; `own` stands where they name it.
-///
-/// # Errors
-/// [`Kind::Tool`] when the server can't be asked or does not describe one of them.
-pub fn describe(
-    tools: &Tools,
-    client: &Tool,
-    (schema, own): (&str, &str),
-    views: &[String],
-    cx: &Cx,
-) -> Result<BTreeMap<String, String>> {
-    // No text of theirs holds this line.
-    let end = format!("end of a view {}\n", cx.world.random_hex(16)?);
-    let ask = |view: &String| format!("SHOW CREATE VIEW {};\nSELECT {};\n", ident(view), literal(end.trim_end()));
-    let text = match views {
-        [] => String::new(),
-        views => tools.run(client, Some(schema), views.iter().map(ask).collect::<String>().as_bytes(), cx)?,
-    };
-    let [from, to] = [schema, own].map(|name| format!("{}.", ident(name)));
-    let texts = text.split(&end).map(|text| text.replace(&from, &to));
-    Ok(views.iter().cloned().zip(texts).collect())
-}
-
-/// Makes `views` in a schema, all at once or, where one needs another that our order put behind it, one by one. `schema`:
-/// its name, and its character set and collation.
-///
-/// # Errors
-/// [`Kind::Tool`] for a view that can't be made, unless it is excused by its error's number, or stands on one that is.
-pub fn make_views(
-    tools: &Tools,
-    client: &Tool,
-    (schema, charset): (&str, &str),
-    views: Vec<Made>,
-    cx: &Cx,
-    excused: &dyn Fn(u32) -> bool,
-) -> Result<()> {
-    let mut views = code::in_order(views);
-    let script = |views: &[Made]| code::script(views, schema, charset, &|_| None);
-    if views.is_empty() || tools.run(client, Some(schema), &script(&views), cx).is_ok() {
-        return Ok(());
-    }
-    loop {
-        let (count, mut failed) = (views.len(), Vec::new());
-        for view in views {
-            let again = format!("DROP VIEW IF EXISTS {};\n", table(schema, &view.name)).into_bytes();
-            let script = [again, script(std::slice::from_ref(&view))].concat();
-            match tools.run(client, Some(schema), &script, cx) {
-                Ok(_) => {}
-                Err(error) if error.is_stopped() => return Err(error),
-                Err(error) => failed.push((view, error)),
-            }
-        }
-        let failure = first_not_excused(&failed, excused);
-        let all = failed.len() == count;
-        match failure.and_then(|at| failed.get(at).map(|(view, _)| (at, view.name.clone()))) {
-            None => return Ok(()),
-            Some((at, name)) if all => {
-                let error = failed.swap_remove(at).1;
-                return Err(error.while_doing(format!("can't make the view {name}")));
-            }
-            Some(_) => views = failed.into_iter().map(|(view, _)| view).collect(),
-        }
-    }
-}
-
-/// Where the first of the views is whose failure is neither excused nor due to one that is.
-fn first_not_excused(failed: &[(Made, Error)], excused: &dyn Fn(u32) -> bool) -> Option<usize> {
-    let mut names: Vec<&str> = Vec::new();
-    loop {
-        let is_excused = |view: &Made, error: &Error| {
-            let number = reasons::number(error);
-            number.is_some_and(excused)
-                || (number == Some(reasons::NO_SUCH_TABLE) && names.iter().any(|name| view.speaks_of(name)))
-        };
-        let (good, bad): (Vec<_>, Vec<_>) =
-            failed.iter().enumerate().partition(|(_, (view, error))| is_excused(view, error));
-        let now: Vec<&str> = good.iter().map(|(_, (view, _))| view.name.as_str()).collect();
-        if now.len() == names.len() {
-            return bad.first().map(|(at, _)| *at);
-        }
-        names = now;
-    }
 }
 
 #[cfg(test)]
