@@ -28,10 +28,10 @@ mod alike;
 mod cuts;
 #[path = "common/cutter.rs"]
 mod cutter;
-#[path = "mysql/libraries.rs"]
-mod libraries;
 #[path = "mysql/definers.rs"]
 mod definers;
+#[path = "mysql/libraries.rs"]
+mod libraries;
 #[path = "common/session.rs"]
 mod session;
 #[path = "mysql/strangers.rs"]
