@@ -196,11 +196,11 @@ fn a_server_that_reaches_its_maxmemory_key_by_key() {
     drop(server.unfollowing());
     let folder = tempfile::tempdir().unwrap();
     let real = server.which.tool("cli");
-    // A client that lets another one write while it loads.
+    // A client that lets another one write as it begins to mark what it loads into, and in a second run as it loads.
     program(
         &folder.path().join("redis-cli"),
         &format!(
-            "#!/bin/sh\ncase \"$*\" in *--pipe*) [ -e {0}/calm ] || REDISCLI_AUTH=$(cat {0}/password) {real} -p {1} -n 63 SETRANGE other 40000000 x >/dev/null;; esac\n\
+            "#!/bin/sh\ncase \"$*\" in *--pipe*) [ -e {0}/calm ] || rm {0}/later 2>/dev/null || REDISCLI_AUTH=$(cat {0}/password) {real} -p {1} -n 63 SETRANGE other 40000000 x >/dev/null;; esac\n\
              exec {real} \"$@\"\n",
             folder.path().display(),
             server.port,
@@ -230,6 +230,8 @@ fn a_server_that_reaches_its_maxmemory_key_by_key() {
     way.fails(&[], 13, &["OOM command not allowed", "hint: the server's maxmemory is too small for this: raise it"]);
     let keyspace = server.cli(&["INFO", "keyspace"]);
     assert_eq!(keyspace.lines().filter(|line| line.starts_with("db")).count(), 2, "{keyspace}");
+    std::fs::write(folder.path().join("later"), "").unwrap();
+    way.fails(&[], 13, &["OOM command not allowed", "hint: the server's maxmemory is too small for this: raise it"]);
     std::fs::write(folder.path().join("calm"), "").unwrap();
     way.restores();
     assert_eq!(server.digest(), new);

@@ -99,11 +99,11 @@ impl Load<'_> {
         let undone = patiently(&cx, is_cut, || {
             let there = Facts::ask(self.tools, self.client, &cx)?;
             for (number, scratch) in pairs {
-                let (wanted, mark) = (self.wanted(*number), self.marks(&[*scratch], NEW));
+                let (wanted, mark) = (self.wanted(*number), self.mark(NEW));
                 let found = there.keys.get(scratch).copied().unwrap_or_default();
                 if found.lasting <= wanted.lasting + 1 && found.expiring <= wanted.expiring {
-                    clear(self.tools, self.client, &mark, &cx)?;
-                } else if let_be(self.tools, self.client, *scratch, &mark, &cx)? {
+                    clear(self.tools, self.client, &self.marks(&[*scratch], NEW), &cx)?;
+                } else if let_be(self.tools, self.client, *scratch, mark.as_bytes(), &cx)? {
                     self.cx.report.warn(&format!(
                         "somebody else writes into database {scratch}, which was empty before: what they wrote and what was \
                          loaded is left there; empty it if nobody needs it"

@@ -24,6 +24,14 @@ const LOOK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end \
 /// Sets a mark, in one step with the look whether the database is empty.
 const TAKE: &str = "if redis.call('DBSIZE') == 0 then return redis.call('SET', KEYS[1], ARGV[1]) end \
                     return redis.error_reply(ARGV[2])";
+/// Does something while a mark stands, in one step with the look. A server that has no memory left lets nobody put a command
+/// into a transaction, not even one that would give some back; a script it does. But of what the user may not, a script does
+/// not say the name, so it is the second way.
+const WHILE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then \
+                     return redis.error_reply(ARGV[2] .. ' of this restore is not there any more') end \
+                     return redis.call(unpack(ARGV, 3))";
+/// How a server says that it has no memory left.
+const FULL: &str = "OOM command not allowed";
 /// How the server says that a database is not empty.
 const TAKEN: &str = "TAKEN database";
 
@@ -86,7 +94,8 @@ pub fn take(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()> 
         [command(["SELECT", &number.to_string()]), command(script)]
     };
     let commands: Vec<Command> = marks.iter().flat_map(set).collect();
-    tools.at_once(client, &commands, cx).map_err(|error| match error.tail.iter().any(|line| line.contains(TAKEN)) {
+    // What the server said first counts: with no memory left it may say both.
+    tools.at_once(client, &commands, cx).map_err(|error| match error.message.contains(TAKEN) {
         true => Error { hint: None, ..error }
             .hint("somebody has begun to write there: run it again (--into: with another number)"),
         false => error,
@@ -99,8 +108,7 @@ pub fn take(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()> 
 /// [`crate::error::Kind::Tool`] when the server can't be asked or says no.
 pub fn clear(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()> {
     for (number, mark) in marks {
-        let one = Marks::from([(*number, mark.clone())]);
-        while_it_stands(tools, client, *number, &one, command(["FLUSHDB", "ASYNC"]), cx)?;
+        while_it_stands(tools, client, *number, mark, &["FLUSHDB", "ASYNC"], cx)?;
     }
     Ok(())
 }
@@ -109,13 +117,20 @@ pub fn clear(tools: &Tools, client: &Tool, marks: &Marks, cx: &Cx) -> Result<()>
 ///
 /// # Errors
 /// [`crate::error::Kind::Tool`] when the server can't be asked or says no.
-pub fn let_be(tools: &Tools, client: &Tool, number: u64, mark: &Marks, cx: &Cx) -> Result<bool> {
-    while_it_stands(tools, client, number, mark, command(["DEL", MARKER]), cx)
+pub fn let_be(tools: &Tools, client: &Tool, number: u64, mark: &[u8], cx: &Cx) -> Result<bool> {
+    while_it_stands(tools, client, number, mark, &["DEL", MARKER], cx)
 }
 
 /// Does that in a database while its mark stands: otherwise it is empty already, or another's.
-fn while_it_stands(tools: &Tools, client: &Tool, number: u64, mark: &Marks, what: Command, cx: &Cx) -> Result<bool> {
-    match tools.transact(client, mark, &[command(["SELECT", &number.to_string()]), what], cx) {
+fn while_it_stands(tools: &Tools, client: &Tool, number: u64, mark: &[u8], what: &[&str], cx: &Cx) -> Result<bool> {
+    let (select, one) = (command(["SELECT", &number.to_string()]), Marks::from([(number, mark.to_vec())]));
+    let mut done = tools.transact(client, &one, &[select.clone(), command(what.iter().copied())], cx);
+    if done.as_ref().is_err_and(|error| error.message.contains(FULL) && !is_gone(error)) {
+        let mut script = vec![&b"EVAL"[..], WHILE.as_bytes(), b"1", MARKER.as_bytes(), mark, GONE.as_bytes()];
+        script.extend(what.iter().map(|word| word.as_bytes()));
+        done = tools.at_once(client, &[select, command(script)], cx);
+    }
+    match done {
         Err(error) if is_gone(&error) => Ok(false),
         other => other.map(|()| true),
     }
