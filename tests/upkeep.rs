@@ -6,8 +6,10 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use common::{Sandbox, sqlite3};
+use common::{Database, Sandbox, psql, sqlite3};
 use serde_json::Value;
 
 /// A key of 32 bytes.
@@ -319,6 +321,9 @@ fn a_drill_that_fails_is_told_until_one_succeeds() {
     fs::write(&path, bytes).unwrap();
     let drilled = json(&sandbox, &["schedule-check"], 12);
     assert_eq!(drilled["drills"][0]["error"]["kind"], "authentication", "{drilled}");
+    rewrite_state(&sandbox, |job| job["last_drill"]["slot"] = "2026-01-01T00:00:00Z".into());
+    let told = sandbox.command(&["schedule-check"]).exits(12).stderr_any().run().stderr;
+    assert_eq!(told.matches("error: ").count(), 1, "{told}");
     let status = json(&sandbox, &["status"], 3);
     assert_eq!(status["jobs"][0]["state"], "unproved");
     sandbox
@@ -330,6 +335,48 @@ fn a_drill_that_fails_is_told_until_one_succeeds() {
     fs::write(&path, good).unwrap();
     sandbox.command(&["verify", "shop", "--restore"]).stdout_has("scratch").run();
     assert_eq!(json(&sandbox, &["status"], 0)["jobs"][0]["state"], "good");
+}
+
+#[test]
+fn what_a_drills_restore_has_to_say_is_told() {
+    let (sandbox, database) = (Sandbox::new(), Database::new());
+    database.sql("create table t (x int); insert into t values (1), (2)");
+    let tools = std::env::var("VOXELTRON_TEST_POSTGRES_BIN").unwrap();
+    let with_check = |query: &str| {
+        sandbox.configure_local(
+            Some(KEY),
+            &format!(
+                "[databases.shop]\nengine = \"postgres\"\nurl = \"{}\"\ntools_dir = \"{tools}\"\n\
+                 [[backup.jobs]]\nname = \"j\"\ndatabase = \"shop\"\nschedule = \"@yearly\"\nencrypt = true\n\
+                 [[backup.jobs.checks]]\nquery = \"{query}\"\nexpect = \"2\"\n",
+                database.url
+            ),
+        );
+    };
+    with_check("SELECT 2 FROM pg_sleep(600)");
+    sandbox.command(&["-q", "run-job", "j"]).run();
+    let mut drill = sandbox.command(&["verify", "shop", "--restore"]).into_command();
+    let mut drill = drill.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let asks = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT 2 FROM pg_sleep%' AND datname LIKE '{}%'",
+        database.name
+    );
+    let began = Instant::now();
+    while psql(&database.url, &asks).trim() == "0" {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", drill.try_wait());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    with_check("SELECT count(*) FROM t");
+    let said = sandbox.command(&["--json", "verify", "shop", "--restore"]).stdout_any().stderr_any().run();
+    let left = format!("dropped {}", database.name);
+    assert!(said.stderr.contains(" at local: ") && said.stderr.contains(&left), "{said:?}");
+    let verified: Value = serde_json::from_str(&said.stdout).unwrap();
+    let notes = &verified["backups"][0]["notes"];
+    assert!(notes[0].as_str().is_some_and(|note| note.starts_with(&left)) && notes[1].is_null(), "{verified}");
+    let verified = json(&sandbox, &["verify", "shop", "--restore"], 0);
+    assert_eq!(verified["backups"][0]["notes"], serde_json::json!([]), "once");
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub struct Verified {
     pub counts: Counts,
     /// How many of the job's own checks held.
     pub checks: usize,
+    /// What its restore had to say besides.
+    pub notes: Vec<String>,
     /// Whose words say what was counted.
     #[serde(skip)]
     engine: String,
@@ -111,7 +113,7 @@ pub fn run(app: &App, args: &VerifyArgs) -> Result<Done> {
 pub fn prove(app: &App, job: &JobConfig) -> Result<Verified> {
     let open = app.targets_for(Some(&job.database), None)?;
     let entries = app.entries(&open, &app.config.instance, &job.database, Some(&job.name))?;
-    let (mut last, rules) = (None, app.rules(&job.database, false));
+    let (mut failed, rules) = (Vec::new(), app.rules(&job.database, false));
     let chosen = choose(&entries, Selector::Latest, &rules)?;
     for (entry, why) in passed_over(&entries, &chosen, &rules) {
         app.cx.report.warn(&format!("backup {} at {} is passed over: {why}", entry.id, entry.target));
@@ -119,15 +121,19 @@ pub fn prove(app: &App, job: &JobConfig) -> Result<Verified> {
     for entry in &chosen {
         let verified = one(app, entry, &open, true);
         if verified.ok || verified.error.as_ref().is_some_and(Error::is_stopped) {
+            // It may be proved by this copy; the others are none to count on.
+            tell(app, &failed);
             return Ok(verified);
         }
-        // The backup may be proved by another copy; this one is none to count on.
-        if let Some(error) = &verified.error {
-            app.cx.report.error(error);
-        }
-        last.get_or_insert(verified);
+        failed.push(verified);
     }
-    last.ok_or_else(|| Error::new(Kind::NoBackup, "there is no backup"))
+    // The first is the drill's own failure, which its caller tells.
+    tell(app, failed.get(1..).unwrap_or_default());
+    failed.into_iter().next().ok_or_else(|| Error::new(Kind::NoBackup, "there is no backup"))
+}
+
+fn tell(app: &App, failed: &[Verified]) {
+    failed.iter().filter_map(|it| it.error.as_ref()).for_each(|error| app.cx.report.error(error));
 }
 
 fn databases(app: &App, args: &VerifyArgs) -> Result<Vec<String>> {
@@ -170,6 +176,7 @@ fn one(app: &App, entry: &Entry, open: &[OpenTarget], load: bool) -> Verified {
         restored: false,
         counts: Counts::new(),
         checks: 0,
+        notes: Vec::new(),
         error: None,
     };
     let outcome = read(app, entry, open, load, &mut verified);
@@ -201,6 +208,10 @@ fn read(app: &App, entry: &Entry, open: &[OpenTarget], load: bool, verified: &mu
         verified.restored = true;
         verified.checks = request.checks.len();
         verified.counts = restored.counts;
+        for note in &restored.notes {
+            app.cx.report.warn(&format!("backup {} at {}: {note}", entry.id, entry.target));
+        }
+        verified.notes = restored.notes;
         proved(app, &signed.job, entry.id.as_str())?;
     } else {
         io::copy(&mut decoded.stream, &mut io::sink())
