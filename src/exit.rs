@@ -40,7 +40,7 @@ impl Exit {
         (Self::Usage, "the command line is wrong"),
         (
             Self::Partial,
-            "partly done: one target or job of several failed, pruning failed after a good backup, or a job is overdue",
+            "partly done: one target or job of several failed, pruning failed after a good backup, a restore lacks a view, or a job is overdue",
         ),
         (Self::Config, "the configuration is wrong"),
         (Self::Locked, "another run holds the lock"),

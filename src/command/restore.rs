@@ -291,7 +291,9 @@ pub(super) struct Stands {
 impl Stands {
     /// The document of a restore that was done.
     pub(super) fn told(&self, done: Done) -> Result<Done> {
-        done.with("restored", &self.restored)?.with("previous", &self.previous)?.with("dry_run", &false)
+        let outcome = if self.restored.missing.is_empty() { Ok(()) } else { Err(Kind::Partial) };
+        let done = done.ended(outcome).with("restored", &self.restored)?;
+        done.with("previous", &self.previous)?.with("dry_run", &false)
     }
 }
 

@@ -166,4 +166,6 @@ pub struct Restored {
     pub counts: Counts,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// What of the backup is not there, which a note explains: the rest stands.
+    pub missing: Vec<String>,
 }

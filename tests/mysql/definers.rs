@@ -59,7 +59,7 @@ pub fn a_definer_that_is_not_there_is_told_before_anything_changes(server: Serve
     db.server.admin(hint.split(';').next().unwrap());
     db.server.admin(&format!("GRANT ALL ON {}.* TO {user}", ident(&db.name)));
     let restored = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts).unwrap();
-    assert_eq!(restored.notes, Vec::<String>::new());
+    assert_eq!((restored.notes, restored.missing), Default::default());
     similar(&before, &db.all());
     db.server.admin(&format!("DROP USER {user}"));
 }
@@ -83,7 +83,9 @@ pub fn a_view_that_is_refused_in_its_place_alone_is_missing(server: Server) {
             unfinished::dies(&db, &bytes, 200, "none");
         }
         let told = restore(db.engine().as_ref(), Cursor::new(&bytes), Destination::InPlace, &findings.counts);
-        let told = told.unwrap().notes;
+        let told = told.unwrap();
+        assert_eq!(told.missing, ["view on_its", "view on_its_f", "view upon"]);
+        let told = told.notes;
         for view in ["on_its", "on_its_f", "upon"] {
             let missing = |note: &&String| note.starts_with(&format!("the view {view} is missing, for its definer"));
             assert_eq!(told.iter().filter(missing).count(), 1 + usize::from(dies), "{told:?}");

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::common::{from_runner, tool};
-use crate::{Bench, lines, shown};
+use crate::{Bench, Way, lines, shown};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -158,7 +158,7 @@ fn mysql_killed() {
 #[test]
 fn a_restore_that_waits_for_others_in_vain_leaves_what_is_kept() {
     let shop = Shop::new(true);
-    let way = crate::Way::new(&shop, "");
+    let way = Way::new(&shop, "");
     shop.change();
     let changed = shop.all();
     way.restore();
@@ -189,7 +189,7 @@ fn a_restore_that_waits_for_others_in_vain_leaves_what_is_kept() {
 fn a_schema_that_was_left_without_its_code_is_kept() {
     let shop = Shop::new(true);
     let first = shop.all();
-    let way = crate::Way::new(&shop, "");
+    let way = Way::new(&shop, "");
     shop.change();
     shop.sql(&shop.name, "DROP VIEW v");
     // A client that does all of the exchange and nothing after it; one that loads nothing.
@@ -222,4 +222,49 @@ fn a_schema_that_was_left_without_its_code_is_kept() {
     way.quietly(&["run-job", "shop"]);
     way.undo();
     crate::same(&shop.all(), &stood);
+}
+
+/// A view whose definer has lost a right can't be made: all else stands, and no script takes that for the whole.
+fn lacks_a_view(maria: bool) {
+    let shop = Shop::new(maria);
+    let user = format!("poor_{}", shop.name);
+    shop.sql(
+        &shop.name,
+        &format!(
+            "CREATE USER {user}; GRANT ALL ON {0}.* TO {user}; CREATE DEFINER={user} VIEW its AS SELECT i FROM b;
+             CREATE VIEW on_its AS SELECT i FROM its;",
+            shop.name
+        ),
+    );
+    let way = Way::new(&shop, "");
+    shop.sql(
+        &shop.name,
+        &format!("REVOKE ALL ON {}.* FROM {user}; DROP VIEW on_its; INSERT INTO b VALUES (3, 3)", shop.name),
+    );
+    let args = ["--json", "restore", "shop", "--latest", "--yes"];
+    let said = way
+        .sandbox
+        .command(&args)
+        .exits(3)
+        .stdout_any()
+        .stderr_has("the view on_its is missing, for its definer")
+        .run();
+    let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(said["restored"]["missing"], serde_json::json!(["view on_its"]), "{said}");
+    assert_eq!(shop.sql(&shop.name, "SELECT count(*) FROM b").trim(), "2");
+    // Given back, the next restore has all of it.
+    shop.sql(&shop.name, &format!("GRANT ALL ON {}.* TO {user}", shop.name));
+    way.restore();
+    assert_eq!(shop.sql(&shop.name, "SELECT count(*) FROM on_its").trim(), "2");
+    shop.sql("mysql", &format!("DROP USER {user}"));
+}
+
+#[test]
+fn mysql_lacks_a_view() {
+    lacks_a_view(false);
+}
+
+#[test]
+fn mariadb_lacks_a_view() {
+    lacks_a_view(true);
 }

@@ -113,7 +113,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         }
     }
     drop((scratch, signs));
-    Ok(Restored { counts, notes: this.notes })
+    Ok(Restored { counts, notes: this.notes, missing: Vec::new() })
 }
 
 /// Reads until the archive has said what it holds. Nothing has been touched yet.

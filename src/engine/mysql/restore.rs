@@ -39,6 +39,7 @@ struct Restore<'a> {
     names: Names,
     script: Script,
     notes: Vec<String>,
+    missing: Vec<String>,
     /// What the sweep could not finish: it stands until this one takes its place.
     unfinished: Vec<Names>,
 }
@@ -61,7 +62,8 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         client = tools.tool(&["mysql", "mariadb"], cx)?;
     }
     let names = Names::new(target, &cx.world.random_hex(4)?);
-    let mut this = Restore { tools, client, cx, facts, names, script, notes: Vec::new(), unfinished: Vec::new() };
+    let (notes, missing, unfinished) = Default::default();
+    let mut this = Restore { tools, client, cx, facts, names, script, notes, missing, unfinished };
     this.check(&request.destination)?;
     request.keep.as_ref().map_or(Ok(()), Keep::room)?;
     let held = this.names.clone();
@@ -102,7 +104,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         this.place(record, request, &mut scratch)?;
     }
     drop(scratch);
-    Ok(Restored { counts, notes: this.notes })
+    Ok(Restored { counts, notes: this.notes, missing: this.missing })
 }
 
 /// Reads until the dump has said where it is from, and gives the part of what was read that is to be loaded. Nothing has
@@ -450,6 +452,7 @@ impl<'a> Restore<'a> {
                 .hint("mend the reason and run the restore again: it finishes this one first")
         })?;
         self.notes.extend(std::mem::take(&mut swap.notes));
+        self.missing = std::mem::take(&mut swap.missing);
         self.cx.begins(Step::Tidy, "dropping the replaced tables");
         if let Err(error) = patiently(&patient, is_cut, || swap.clear()) {
             self.notes.push(format!(

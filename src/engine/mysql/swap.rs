@@ -94,6 +94,8 @@ pub struct Swap<'a> {
     pub unfinished: Vec<Names>,
     /// What whoever restores should know of it.
     pub notes: BTreeSet<String>,
+    /// What could not be made, as one of the notes says.
+    pub missing: Vec<String>,
     /// Live views that are as the loaded ones, when last looked at.
     same: BTreeSet<String>,
     /// Live views that were invalid before the first step, if it was seen.
@@ -105,8 +107,8 @@ impl<'a> Swap<'a> {
     pub fn new(tools: &'a Tools, client: &'a Tool, cx: &Cx, names: Names, record: Record) -> Self {
         let mut cx = for_cleanup(cx);
         cx.deadline = Some(cx.world.clock.monotonic() + PATIENCE);
-        let (unfinished, notes, same) = Default::default();
-        Self { tools, client, cx, names, record, unfinished, notes, same, broken: None }
+        let (unfinished, notes, missing, same) = Default::default();
+        Self { tools, client, cx, names, record, unfinished, notes, missing, same, broken: None }
     }
 
     /// Finds the swap that a dead restore has left, if it had come to one. As long as it looks it heeds signals and the deadline.
@@ -346,6 +348,7 @@ impl<'a> Swap<'a> {
         let place = (self.names.target.as_str(), self.record.charset.as_str());
         // What was excused beside it may be refused here, too, and will be the next time: then it alone is missing.
         let refused = views::make(self.tools, self.client, place, views, &self.cx, &views::lacks_rights)?;
+        self.missing = refused.iter().map(|(view, _)| format!("view {}", view.name)).collect();
         self.notes.extend(refused.iter().map(|(view, error)| {
             let (name, said) = (&view.name, reasons::said(error));
             format!(

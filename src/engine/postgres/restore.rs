@@ -91,7 +91,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         this.notes.extend(sweeper.sweep(&facts, cx));
     }
     drop(holder);
-    Ok(Restored { counts, notes: this.notes })
+    Ok(Restored { counts, notes: this.notes, missing: Vec::new() })
 }
 
 /// Where the archive is.
@@ -122,7 +122,7 @@ pub fn undo(tools: &Tools, previous: &Previous, keep: Option<&Keep>, cx: &Cx) ->
     let sql = keep::exchange(&this.names, &mark, replaces, &this.leave());
     this.put(&sql, replaces)?;
     this.dismiss(replaces);
-    Ok(Restored { counts: Counts::new(), notes: this.notes })
+    Ok(Restored { counts: Counts::new(), notes: this.notes, missing: Vec::new() })
 }
 
 /// Reads until the archive has described its database, and gives back what was read. Nothing has been touched yet.

@@ -153,7 +153,7 @@ pub fn restore(
     if let Err(error) = tools.run_sql(live, "RESET search_path;\nANALYZE;\n", cx) {
         notes.push(format!("can't gather statistics: {error}; run ANALYZE yourself"));
     }
-    Ok(Restored { counts, notes })
+    Ok(Restored { counts, notes, missing: Vec::new() })
 }
 
 /// What comes before the backup.

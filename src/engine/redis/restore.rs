@@ -67,7 +67,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
         if spool.contents.functions > 0 {
             notes.push("functions belong to the whole server and are not restored beside it".to_owned());
         }
-        return Ok(Restored { counts: spool.contents.live_counts(), notes });
+        return Ok(Restored { counts: spool.contents.live_counts(), notes, missing: Vec::new() });
     }
     if let Some(keep) = &request.keep {
         sweep(tools, &client, &facts, cx)?;
@@ -82,7 +82,7 @@ pub fn restore(tools: &Tools, dump: &mut dyn Read, request: &Request, cx: &Cx) -
     // What was live before, and could not be cleared away, is no part of it.
     let mut found = spool.contents.live(&found);
     found.retain(|number, _| spool.contents.keys.contains_key(number));
-    Ok(Restored { counts: counts(&found, functions), notes })
+    Ok(Restored { counts: counts(&found, functions), notes, missing: Vec::new() })
 }
 
 /// Tells of databases that a killed restore had left at the backup's server.
@@ -281,5 +281,5 @@ fn practise(tools: &Tools, client: &Tool, spool: &Spool, request: &Request, cx: 
     let counts = counts(&spool.contents.live(&found), functions);
     spool.contents.compare(&counts)?;
     checks::run(&request.checks, &mut |check| private.tools.answer(client, &check.query, cx))?;
-    Ok(Restored { counts, notes: left_out(spool) })
+    Ok(Restored { counts, notes: left_out(spool), missing: Vec::new() })
 }

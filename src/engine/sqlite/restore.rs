@@ -116,5 +116,5 @@ fn checked(image: &Image, request: &Request, guard: &Guard) -> Result<Restored> 
     if request.destination == Destination::Drill {
         checks::run(&request.checks, &mut |check| contents::answer(&copy, check.text()?, guard))?;
     }
-    Ok(Restored { counts, notes })
+    Ok(Restored { counts, notes, missing: Vec::new() })
 }
